@@ -1,0 +1,81 @@
+"""Everything acidmpi raises on purpose.
+
+    AcidError
+    ├── ConfigError          an option, a key or a value (also ValueError)
+    ├── TopologyError        a graph that cannot be used (also ValueError)
+    ├── DataError            a data file that is missing, truncated or malformed
+    ├── DisagreementError    ranks that differ on the model or the options
+    ├── ThreadLevelError     MPI grants less than the chosen driver needs
+    ├── NonFiniteError       a NaN or an infinity in a gradient or a loss
+    ├── DeadlineExceeded     a wait that took longer than its deadline (also TimeoutError)
+    ├── PeerFailed           a peer that cannot take part any more
+    ├── RemoteError          another rank failed first; carries that rank and its text
+    └── Interrupted          a signal asked this rank, or another one, to stop
+
+A message names the rule, the value received and the cure, in that order, lower case and
+without a full stop, so that it reads well behind `acidmpi: error:`.
+"""
+
+
+class AcidError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class ConfigError(AcidError, ValueError):
+    """An option, a configuration key or a value is not acceptable."""
+
+
+class TopologyError(AcidError, ValueError):
+    """A communication graph cannot be used."""
+
+
+class DataError(AcidError):
+    """A data file is missing, truncated or malformed."""
+
+
+class DisagreementError(AcidError):
+    """Ranks differ where they must agree."""
+
+
+class ThreadLevelError(AcidError):
+    """MPI grants a lower thread level than the chosen driver needs."""
+
+
+class NonFiniteError(AcidError):
+    """A gradient or a loss is not finite."""
+
+
+class DeadlineExceeded(AcidError, TimeoutError):  # noqa: N818 - names the event, like PeerFailed
+    """A wait took longer than its deadline."""
+
+
+class PeerFailed(AcidError):  # noqa: N818 - the name fixed by the design
+    """A peer cannot take part any more.
+
+    Args:
+        peer: its rank.
+        what: what this rank was waiting for.
+    """
+
+    def __init__(self, peer: int, what: str) -> None:
+        super().__init__(f"rank {peer} failed while this rank waited for {what}")
+        self.peer = peer
+        self.what = what
+
+
+class RemoteError(AcidError):
+    """Another rank failed first.
+
+    Args:
+        rank: the rank that failed.
+        text: its error, as it would have printed it.
+    """
+
+    def __init__(self, rank: int, text: str) -> None:
+        super().__init__(f"rank {rank} failed: {text}")
+        self.rank = rank
+        self.text = text
+
+
+class Interrupted(AcidError):  # noqa: N818 - names the event
+    """A signal asked for the end of the run."""
