@@ -1,0 +1,1 @@
+"""What a run leaves behind: metrics by rank, a heartbeat, a summary."""
