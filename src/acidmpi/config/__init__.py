@@ -1,0 +1,1 @@
+"""Options of the commands: frozen dataclasses, command lines and TOML files."""

@@ -1,0 +1,117 @@
+"""The options of `python -m acidmpi.train`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from acidmpi.config.options import above, at_least, check_fields
+
+DEADLINE_SECONDS = 300.0
+"""How long any wait for other ranks may take unless the options say otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """A training run.
+
+    Where `None` stands for the task's own value, `config.toml` in the run's folder has
+    the value that was used.
+
+    Raises:
+        ConfigError: a value has the wrong type or is out of bounds.
+    """
+
+    task: Literal["digits", "cifar10", "quadratic"] = "digits"
+    """What is learned: handwritten digits (shipped with the package), CIFAR-10 (needs
+    --data-dir), or a noisy quadratic function (NumPy only, starts fast)."""
+
+    model: str | None = None
+    """The network, such as mlp, cnn or resnet18; by default the task's own."""
+
+    method: Literal["a2cid2", "async"] = "a2cid2"
+    """Averaging of peers: a2cid2 with the accelerating momentum, async without."""
+
+    topology: str = "ring"
+    """Who may exchange with whom: ring, path, star, complete, exponential, grid, torus,
+    hypercube, random-regular:DEGREE, or the path of an edge-list file."""
+
+    comm_rate: Annotated[float, at_least(0)] = 1.0
+    """Exchanges that a rank takes part in during one mean gradient, on average."""
+
+    max_lag: Annotated[int | None, at_least(0)] = 2
+    """How many exchanges communication may fall behind before the computation waits;
+    with none it never waits."""
+
+    pairing: Literal["handshake", "schedule", "fifo"] = "handshake"
+    """How peers find each other: by asking, by a schedule drawn from the shared seed,
+    or first come, first served."""
+
+    progress: Literal["thread", "inline"] = "thread"
+    """Who drives communication: a thread, or the training loop itself; together with
+    --pairing schedule, inline makes a run repeatable bit for bit."""
+
+    transport: Literal["auto", "host"] = "auto"
+    """How parameters travel: through host memory; auto takes the best way there is."""
+
+    device: Literal["auto", "cpu"] = "auto"
+    """Where gradients are computed; auto takes the best device there is."""
+
+    batch_size: Annotated[int | None, at_least(1)] = None
+    """Samples of one gradient on one rank; by default the task's own."""
+
+    lr: Annotated[float | None, above(0)] = None
+    """Learning rate of one rank alone, raised linearly with the number of ranks and the
+    batch size during the warm-up; by default the task's own."""
+
+    momentum: Annotated[float | None, at_least(0, below=1)] = None
+    """Momentum of SGD; by default the task's own."""
+
+    weight_decay: Annotated[float | None, at_least(0)] = None
+    """Weight decay, not applied to biases and normalisation; by default the task's
+    own."""
+
+    epochs: Annotated[float | None, above(0)] = None
+    """Passes over the training set, counted over all ranks together; by default the
+    task's own."""
+
+    evaluate_every: Annotated[float | None, above(0)] = None
+    """Epochs between evaluations of the ranks' average on the test set; with none only
+    the final model is evaluated."""
+
+    nonfinite: Literal["raise", "skip"] = "raise"
+    """What a NaN or an infinity in a gradient does: ends the run, or is left out."""
+
+    clip: Annotated[float | None, above(0)] = None
+    """Largest norm of a gradient; longer ones are scaled down. By default none is."""
+
+    seed: Annotated[int, at_least(0, below=2**32)] = 0
+    """Determines initial parameters, data order, augmentation and pairing."""
+
+    data_dir: Path | None = None
+    """Folder of the data set's files, for tasks that do not ship their own."""
+
+    dirichlet: Annotated[float | None, above(0)] = None
+    """Gives each rank its own mix of classes, drawn from a Dirichlet distribution of
+    this concentration (0.3 is uneven, 100 nearly even); by default all ranks share the
+    whole set."""
+
+    subset: Annotated[int | None, at_least(1)] = None
+    """Use only so many training samples; by default all of them."""
+
+    safety: Annotated[float, above(0)] = 1.0
+    """Factor on eta and alpha_tilde of a2cid2: 1 is the paper, less is more careful."""
+
+    deadline_seconds: Annotated[float, above(0)] = DEADLINE_SECONDS
+    """How long a wait for other ranks may take before the run ends with an error."""
+
+    output: Path | None = None
+    """The run's folder; by default runs/TASK-METHOD-TIME."""
+
+    overwrite: bool = False
+    """Use the run's folder even when it holds an earlier run."""
+
+    log_seconds: Annotated[float, above(0)] = 5.0
+    """Seconds between two lines of progress."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

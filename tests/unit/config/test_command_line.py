@@ -1,0 +1,97 @@
+"""The command line: generated from the fields, and frozen by a list in tests/data."""
+
+from pathlib import Path
+
+import pytest
+
+from acidmpi.config.command_line import make_parser, parse
+from acidmpi.config.options import options_of
+from acidmpi.config.train import TrainConfig
+from acidmpi.errors import ConfigError
+
+FROZEN = Path(__file__).parents[2] / "data" / "train_options.txt"
+
+
+def run(*arguments):
+    parser = make_parser(TrainConfig, "train", "Trains.", "train 1.0")
+    return parse(parser, TrainConfig, list(arguments))
+
+
+def described(option):
+    default = "none" if option.default is None else option.default
+    return f"{option.flag} [{default}] {option.wanted}"
+
+
+def test_the_options_are_those_that_were_promised():
+    """A changed line changes what others rely on: say so in the changelog."""
+    now = [described(option) for option in options_of(TrainConfig)]
+    assert now == FROZEN.read_text().splitlines()
+
+
+def test_no_arguments_give_the_defaults():
+    assert run() == TrainConfig()
+
+
+@pytest.mark.parametrize("option", options_of(TrainConfig), ids=lambda o: o.name)
+def test_every_option_reaches_its_field(option):
+    if option.kind is bool:
+        assert getattr(run(option.flag), option.name) is True
+        assert getattr(run(option.flag.replace("--", "--no-")), option.name) is False
+        return
+    text = option.choices[-1] if option.choices else "1"
+    text = "0.5" if option.name == "momentum" else text
+    assert getattr(run(option.flag, text), option.name) == option.kind(text)
+    assert getattr(run(f"{option.flag}={text}"), option.name) == option.kind(text)
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("lr = 0.5\nseed = 7\nclip = 1.0\noverwrite = true\n")
+    config = run("--config", str(path), "--lr", "0.25", "--clip=none", "--no-overwrite")
+    assert config == TrainConfig(lr=0.25, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--comm-rat", "1"], "unknown option --comm-rat; did you mean '--comm-rate'?"),
+        (["--comm_rate=1"], "unknown option --comm_rate; did you mean '--comm-rate'?"),
+        (["--resume"], "unknown option --resume"),
+        (["--compression", "x"], "unknown option --compression"),
+        (["--qqqqqqqq"], "see --help"),
+        (["digits"], "unexpected argument 'digits'"),
+        (["--lr"], "expected one argument"),
+        (["--lr", "much"], "--lr must be a number above 0 or 'none', got 'much'"),
+        (["--lr", "nan"], "--lr must be a number"),
+        (["--lr", "1e999"], "--lr must be a number"),
+        (["--batch-size", "1.5"], "--batch-size must be a whole number"),
+        (["--max-lag", "-1"], "--max-lag must be"),
+        (["--method", "asynch"], "did you mean 'async'?"),
+        (["--device", "cuda"], "--device must be one of auto, cpu, got 'cuda'"),
+        (["--epoch", "3"], "unknown option --epoch; did you mean '--epochs'?"),
+        (["--overwrite=maybe"], "--overwrite"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(arguments, message):
+    with pytest.raises(ConfigError) as caught:
+        run(*arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_help_shows_every_option_with_its_explanation_and_default(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("--help")
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("-\n", "-").split())
+    for option in options_of(TrainConfig):
+        assert option.flag in text
+        last_words = option.explanation.split()[-3:]
+        assert " ".join(last_words) in text
+    assert "[ring]" in text
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit):
+        run("--version")
+    assert capsys.readouterr().out.strip() == "train 1.0"
