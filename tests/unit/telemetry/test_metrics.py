@@ -4,6 +4,7 @@ import json
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from acidmpi.errors import DataError
@@ -59,11 +60,10 @@ def test_a_number_that_is_not_finite_becomes_null(tmp_path, number):
 
 
 def test_numpy_numbers_are_written_as_plain_numbers(tmp_path):
-    numpy = pytest.importorskip("numpy")
     path = tmp_path / "metrics-0.jsonl"
     with MetricsWriter(path) as writer:
         writer.gradient(
-            numpy.float64(1), numpy.float32(0.5), numpy.int64(3), numpy.float32(0.25), 1
+            np.float64(1), np.float32(0.5), np.int64(3), np.float32(0.25), 1
         )
     assert records(path)[0]["loss"] == 0.25
 
