@@ -1,0 +1,1 @@
+"""What the tests share: starting `mpiexec`, watching ranks, being one of them."""
