@@ -1,0 +1,1 @@
+"""MPI around the protocols: communicators, threads, nodes, waits with a deadline."""

@@ -1,0 +1,124 @@
+"""Collective operations whose waits end: polled, with a deadline, never blocking.
+
+Every function here is collective over `comm` and must be called by all its ranks.
+"""
+
+import pickle
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from acidmpi.clocks import WallClock
+from acidmpi.errors import AcidError, DisagreementError, RemoteError
+from acidmpi.progress import Backoff, Deadline
+
+LONGEST_SLEEP_SECONDS = 5e-3
+MOST_DIFFERENCES = 5
+
+
+def complete(request: MPI.Request, seconds: float, what: str) -> None:
+    """Wait for `request` politely.
+
+    Args:
+        request: a non-blocking operation.
+        seconds: how long it may take.
+        what: what it does, for the error.
+
+    Raises:
+        DeadlineExceeded: it took longer.
+    """
+    deadline = Deadline(seconds, WallClock(), what)
+    backoff = Backoff(20e-6, LONGEST_SLEEP_SECONDS)
+    while not request.Test():
+        deadline.check()
+        time.sleep(backoff.next())
+
+
+def allgather(comm: MPI.Comm, value: Any, seconds: float, what: str) -> list[Any]:
+    """Every rank's `value`, by rank. Values travel pickled."""
+    mine = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes = np.empty(comm.size, np.int64)
+    complete(comm.Iallgather(np.array([mine.size], np.int64), sizes), seconds, what)
+    everything = np.empty(int(sizes.sum()), np.uint8)
+    starts = np.concatenate(([0], np.cumsum(sizes)))
+    request = comm.Iallgatherv(mine, [everything, sizes, starts[:-1], MPI.BYTE])
+    complete(request, seconds, what)
+    return [
+        pickle.loads(everything[starts[r] : starts[r + 1]].tobytes())
+        for r in range(comm.size)
+    ]
+
+
+def broadcast(comm: MPI.Comm, value: Any, seconds: float, what: str) -> Any:
+    """Rank 0's `value` on every rank. It travels pickled; other ranks' is ignored."""
+    data = np.frombuffer(pickle.dumps(value), np.uint8).copy()
+    size = np.array([data.size], np.int64)
+    complete(comm.Ibcast(size, root=0), seconds, what)
+    data = data if comm.rank == 0 else np.empty(int(size[0]), np.uint8)
+    complete(comm.Ibcast(data, root=0), seconds, what)
+    return pickle.loads(data.tobytes())
+
+
+def agree(comm: MPI.Comm, error: Exception | None, seconds: float) -> None:
+    """Go on only where all can: raise on every rank when any has an error.
+
+    Raises:
+        Exception: this rank's own `error`, or `RemoteError` naming the first rank
+            that has one.
+    """
+    text = None if error is None else describe(error)
+    texts = allgather(comm, text, seconds, "the check that every rank can start")
+    if error is not None:
+        raise error
+    failed = next((r for r, t in enumerate(texts) if t is not None), None)
+    if failed is not None:
+        raise RemoteError(failed, texts[failed])
+
+
+def describe(error: BaseException) -> str:
+    """One line for another rank to print: own errors as they read, others with a type."""
+    if isinstance(error, AcidError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def check_same(comm: MPI.Comm, values: dict[str, str], seconds: float) -> None:
+    """Raise on every rank when ranks disagree, and say who differs in what.
+
+    The value that most ranks hold is taken as meant; on a tie, the lowest rank's.
+
+    Args:
+        comm: the communicator.
+        values: what must be the same everywhere, by name.
+        seconds: how long the comparison may take.
+
+    Raises:
+        DisagreementError: at least one rank differs.
+    """
+    everyone = allgather(comm, values, seconds, "the check that ranks agree")
+    keys = dict.fromkeys(key for held in everyone for key in held)
+    lines = [line for key in keys for line in _differences(key, everyone)]
+    if len(lines) > MOST_DIFFERENCES:
+        more = len(lines) - MOST_DIFFERENCES
+        lines = [*lines[:MOST_DIFFERENCES], f"and {more} more differences"]
+    if lines:
+        raise DisagreementError(
+            "all ranks must agree; "
+            + "; ".join(lines)
+            + "; start every rank with the same program and options"
+        )
+
+
+def _differences(key: str, everyone: list[dict[str, str]]) -> list[str]:
+    """One line for each value of `key` that is not the common one."""
+    held = [v.get(key, "nothing") for v in everyone]
+    common = Counter(held).most_common(1)[0][0]
+    others = sorted(set(held) - {common})
+    return [
+        f"rank {', '.join(str(r) for r, h in enumerate(held) if h == value)} has "
+        f"{key} = {value}, others {common}"
+        for value in others
+    ]

@@ -1,0 +1,64 @@
+"""The communicators that one worker owns.
+
+Ownership: `Communicators.open` duplicates the caller's communicator once per purpose, so
+that a tag of one purpose never matches a message of another, nor one of the caller's;
+`close` frees them. The caller's communicator is used for the duplication only, and MPI is
+never started nor finalised here.
+"""
+
+from dataclasses import dataclass
+from itertools import count
+
+from mpi4py import MPI
+
+from acidmpi.errors import ConfigError
+from acidmpi.mpi.collectives import complete
+
+_INSTANCE = count()
+PURPOSES = ("control", "data", "heartbeat", "collective")
+
+
+@dataclass(frozen=True)
+class Communicators:
+    """Duplicates of one communicator, by purpose."""
+
+    control: MPI.Comm
+    """Handshakes and notices of the communication loop."""
+
+    data: MPI.Comm
+    """Chunks of parameters."""
+
+    heartbeat: MPI.Comm
+    """Counters of all ranks, one small reduction at a time."""
+
+    collective: MPI.Comm
+    """Start, averages and end."""
+
+    @classmethod
+    def open(cls, comm: MPI.Comm, seconds: float) -> "Communicators":
+        """Duplicate `comm` for each purpose; collective over `comm`.
+
+        Raises:
+            ConfigError: `comm` is not an intracommunicator.
+            DeadlineExceeded: some rank did not take part within `seconds`.
+        """
+        if not isinstance(comm, MPI.Comm) or comm == MPI.COMM_NULL or comm.is_inter:
+            raise ConfigError(
+                f"comm must be an mpi4py intracommunicator, got {comm!r}; pass "
+                "mpi4py.MPI.COMM_WORLD or a communicator split from it"
+            )
+        number = next(_INSTANCE)
+        return cls(*(_duplicate(comm, f"{p}{number}", seconds) for p in PURPOSES))
+
+    def close(self) -> None:
+        """Free all of them; no operation may be pending."""
+        for purpose in PURPOSES:
+            getattr(self, purpose).Free()
+
+
+def _duplicate(comm: MPI.Comm, name: str, seconds: float) -> MPI.Comm:
+    copy, request = comm.Idup()
+    complete(request, seconds, "duplicating the communicator")
+    copy.Set_name(f"acidmpi.{name}")
+    copy.Set_errhandler(MPI.ERRORS_RETURN)
+    return copy

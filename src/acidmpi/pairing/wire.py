@@ -1,0 +1,113 @@
+"""Control messages over MPI: the handshake, and the notices that ride on it.
+
+Owned by the communication loop; no other thread may call it. One receive is always
+posted; sends are kept until MPI has taken them. Order holds per sender, as MPI gives it.
+"""
+
+import struct
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+from mpi4py import MPI
+
+TAG = 2
+FAIL = 100
+"""Kind of the message with which a failing rank says so; its text follows the header."""
+
+STOP = 101
+"""Kind of the message that only carries its flags."""
+
+_HEADER = struct.Struct("<BBHiqd")
+LARGEST_TEXT_BYTES = 2000
+
+
+class Notice(NamedTuple):
+    """What rides on every control message."""
+
+    flags: int = 0
+    """Bits that receivers keep and pass on: see `worker.ledger`."""
+
+    gradients: int = 0
+    """Gradient events of the sender so far."""
+
+    alpha_tilde: float = 0.5
+    """The sender's α̃ at this moment; an exchange uses the smaller of the two ends'."""
+
+
+class Message(NamedTuple):
+    """One received control message."""
+
+    source: int
+    kind: int
+    notice: Notice
+    text: str
+
+
+class Wire:
+    """Sends and receives control messages.
+
+    Args:
+        comm: a communicator on which nobody else communicates.
+    """
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self._comm = comm
+        self._buffer = bytearray(_HEADER.size + LARGEST_TEXT_BYTES)
+        self._status = MPI.Status()
+        self._receive = comm.Recv_init(
+            [self._buffer, MPI.BYTE], MPI.ANY_SOURCE, TAG
+        )
+        self._receive.Start()
+        self._sending: deque[tuple[MPI.Request, bytes]] = deque()
+        self.sent_to = np.zeros(comm.size, np.int64)
+        """Messages sent, by receiver."""
+        self.received = 0
+        """Messages received from all."""
+
+    @property
+    def sent(self) -> int:
+        """Messages sent to all."""
+        return int(self.sent_to.sum())
+
+    @property
+    def quiet(self) -> bool:
+        """Whether MPI has taken every message sent."""
+        self._reap()
+        return not self._sending
+
+    def send(self, peer: int, kind: int, notice: Notice, text: str = "") -> None:
+        """Send one message; never blocks."""
+        body = text.encode()[:LARGEST_TEXT_BYTES]
+        data = _HEADER.pack(kind, notice.flags, 0, 0, notice.gradients, notice.alpha_tilde)
+        data += body
+        request = self._comm.Isend([data, MPI.BYTE], peer, TAG)
+        self.sent_to[peer] += 1
+        self._sending.append((request, data))
+        self._reap()
+
+    def receive(self) -> Message | None:
+        """The next message, or None when none has come."""
+        if not self._receive.Test(self._status):
+            return None
+        size = self._status.Get_count(MPI.BYTE)
+        kind, flags, _, _, gradients, alpha_tilde = _HEADER.unpack_from(self._buffer)
+        text = self._buffer[_HEADER.size : size].decode(errors="replace")
+        message = Message(
+            self._status.source, kind, Notice(flags, gradients, alpha_tilde), text
+        )
+        self._receive.Start()
+        self.received += 1
+        return message
+
+    def close(self) -> None:
+        """Withdraw the posted receive; call it when no message is on its way."""
+        if self._receive == MPI.REQUEST_NULL:
+            return
+        self._receive.Cancel()
+        self._receive.Wait()
+        self._receive.Free()
+
+    def _reap(self) -> None:
+        while self._sending and self._sending[0][0].Test():
+            self._sending.popleft()

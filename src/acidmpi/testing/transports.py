@@ -1,0 +1,108 @@
+"""What every transport must do: one list of routines, run on each of them.
+
+A routine is one rank's side, written as a generator; who runs it advances the sides in
+turn (ranks of one process) or only its own (ranks of MPI).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acidmpi.clocks import WallClock
+from acidmpi.progress import Deadline, Pace, Steps, until
+from acidmpi.transport.protocol import Pending, Transport
+
+SIZES = (1, 7, 1000, 300_000)
+DTYPES = ("float32", "float64", "float16", "uint16")
+PATIENCE_SECONDS = 30.0
+
+Routine = Callable[[Transport, int, int], Steps[None]]
+"""(transport, rank, peer) → one side of the conversation."""
+
+
+def values_of(rank: int, size: int, dtype: str, number: int = 0) -> NDArray[Any]:
+    """What `rank` sends as its message `number`: random bits, known to its peer."""
+    generator = np.random.default_rng([rank, size, number])
+    width = np.dtype(dtype).itemsize
+    return generator.integers(0, 256, size * width, np.uint8).view(dtype)
+
+
+def arrived(pending: Pending) -> Steps[None]:
+    """Wait for one transfer."""
+    deadline = Deadline(PATIENCE_SECONDS, WallClock(), "a transfer of the contract")
+    yield from until(pending.test, deadline, Pace.POLL)
+
+
+def delivers_both_directions(
+    transport: Transport, rank: int, peer: int
+) -> Steps[None]:
+    """Every size and type arrives bit for bit."""
+    for size in SIZES:
+        for dtype in DTYPES:
+            received = np.zeros(size, dtype)
+            sent = values_of(rank, size, dtype)
+            yield from arrived(transport.post(peer, sent, received))
+            expected = values_of(peer, size, dtype)
+            assert received.tobytes() == expected.tobytes(), (size, dtype)
+
+
+def keeps_order(transport: Transport, rank: int, peer: int) -> Steps[None]:
+    """Transfers posted together are matched in the order of posting."""
+    received = [np.zeros(500, "float32") for _ in range(8)]
+    pending = [
+        transport.post(peer, values_of(rank, 500, "float32", k), received[k])
+        for k in range(8)
+    ]
+    for transfer in reversed(pending):
+        yield from arrived(transfer)
+    for k in range(8):
+        expected = values_of(peer, 500, "float32", k)
+        assert received[k].tobytes() == expected.tobytes(), k
+
+
+def gives_buffers_back(transport: Transport, rank: int, peer: int) -> Steps[None]:
+    """After completion both buffers may be written without harm to the message."""
+    sent, received = np.zeros(2000, "float32"), np.zeros(2000, "float32")
+    for number in range(20):
+        sent[:] = number + rank
+        yield from arrived(transport.post(peer, sent, received))
+        sent[:] = -1.0
+        assert (received == number + peer).all(), number
+        received[:] = -2.0
+
+
+def does_not_finish_early(transport: Transport, rank: int, peer: int) -> Steps[None]:
+    """The side that is first sees no completion before the other has posted."""
+    sent, received = np.ones(10, "float32"), np.zeros(10, "float32")
+    if rank > peer:
+        for _ in range(50):
+            yield Pace.POLL
+    pending = transport.post(peer, sent, received)
+    yield from arrived(pending)
+    assert (received == 1.0).all()
+    assert pending.test()
+
+
+CONTRACT: tuple[Routine, ...] = (
+    delivers_both_directions,
+    keeps_order,
+    gives_buffers_back,
+    does_not_finish_early,
+)
+
+
+def run_together(sides: Sequence[Steps[None]]) -> None:
+    """Advance the sides of one conversation in turn until all are over."""
+    going = list(sides)
+    while going:
+        for side in list(going):
+            if next(side, None) is None:
+                going.remove(side)
+
+
+def run_alone(side: Steps[None]) -> None:
+    """Advance this rank's side; the other one runs elsewhere."""
+    for _ in side:
+        pass

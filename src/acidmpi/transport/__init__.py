@@ -1,0 +1,1 @@
+"""How the bytes of an exchange move: one peer, two directions, never blocking."""

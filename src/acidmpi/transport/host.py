@@ -1,0 +1,80 @@
+"""Host memory by `Isend` and `Irecv` on a communicator of its own."""
+
+from mpi4py import MPI
+
+from acidmpi.errors import PeerFailed
+from acidmpi.transport.protocol import Array
+
+TAG = 1
+
+
+class HostPending:
+    """Two requests of one transfer."""
+
+    __slots__ = ("_peer", "_receive", "_send", "_transport")
+
+    def __init__(
+        self,
+        transport: "HostTransport",
+        peer: int,
+        receive: MPI.Request,
+        send: MPI.Request,
+    ) -> None:
+        self._transport = transport
+        self._peer = peer
+        self._receive = receive
+        self._send = send
+
+    def test(self) -> bool:
+        """Whether both messages are complete.
+
+        Raises:
+            PeerFailed: MPI reports an error on either of them.
+        """
+        try:
+            done = self._receive.Test() and self._send.Test()
+        except MPI.Exception as error:
+            raise PeerFailed(self._peer, f"a chunk ({error.Get_error_string()})") from error
+        if done:
+            self._transport.forget(self)
+        return done
+
+    def abandon(self) -> None:
+        """Cancel what MPI lets one cancel; a send is left to the end of the job."""
+        if self._receive:
+            self._receive.Cancel()
+            self._receive.Free()
+
+
+class HostTransport:
+    """Buffers in host memory, as they are, one message a direction.
+
+    Owned by the communication loop; no other thread may call it.
+
+    Args:
+        comm: a communicator on which nobody else communicates.
+    """
+
+    name = "host"
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self._comm = comm
+        self._pending: set[HostPending] = set()
+
+    def post(self, peer: int, send: Array, receive: Array) -> HostPending:
+        """Start both directions; the receive first, so that data find their place."""
+        incoming = self._comm.Irecv([receive, MPI.BYTE], peer, TAG)
+        outgoing = self._comm.Isend([send, MPI.BYTE], peer, TAG)
+        pending = HostPending(self, peer, incoming, outgoing)
+        self._pending.add(pending)
+        return pending
+
+    def forget(self, pending: HostPending) -> None:
+        """Called by a transfer that is complete."""
+        self._pending.discard(pending)
+
+    def abandon(self) -> None:
+        """Cancel every receive still posted."""
+        for pending in self._pending:
+            pending.abandon()
+        self._pending.clear()

@@ -1,0 +1,1 @@
+"""One asynchronous rank: its state, its two loops, and the objects users hold."""

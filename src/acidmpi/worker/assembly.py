@@ -1,0 +1,292 @@
+"""Builds the parts of one rank and joins them."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from acidmpi.clocks import Clock, WallClock
+from acidmpi.dynamics.arrivals import PoissonArrivals
+from acidmpi.dynamics.coefficients import BASELINE, Coefficients, acid_coefficients
+from acidmpi.dynamics.governor import Governor
+from acidmpi.errors import AcidError
+from acidmpi.kernels import load
+from acidmpi.mpi.collectives import allgather, broadcast
+from acidmpi.mpi.communicators import Communicators
+from acidmpi.mpi.nodes import Node, find_node
+from acidmpi.pairing.events import Meeting, meetings_of
+from acidmpi.pairing.fifo import FifoMachine
+from acidmpi.pairing.handshake import HandshakeMachine
+from acidmpi.pairing.schedule import ScheduleMachine
+from acidmpi.pairing.wire import Wire
+from acidmpi.telemetry.heartbeat import Heartbeat
+from acidmpi.telemetry.sketch import Sketcher
+from acidmpi.topology.graph import Topology
+from acidmpi.transport.host import HostTransport
+from acidmpi.worker.averaging import Averaging
+from acidmpi.worker.demand import Demand, LogicalDemand, PoissonDemand, ScheduledDemand
+from acidmpi.worker.driver import InlineDriver, ThreadDriver
+from acidmpi.worker.exchange import Exchanger
+from acidmpi.worker.ledger import Ledger
+from acidmpi.worker.loop import CommunicationLoop
+from acidmpi.worker.options import WorkerOptions
+from acidmpi.worker.pulse import Pulse
+from acidmpi.worker.recorder import Recorder
+from acidmpi.worker.state import RankState
+from acidmpi.worker.tally import Tally
+from acidmpi.worker.units import LogicalUnits, WallUnits
+
+Array = NDArray[Any]
+
+HEARTBEAT_SECONDS = 0.25
+HOT_SECONDS = 300e-6
+MOST_HEARTBEAT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A topology and the figures that the constants follow from, at rate 1."""
+
+    topology: Topology
+    chi_1: float
+    chi_2: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a rank consists of."""
+
+    graph: Graph
+    node: Node
+    ledger: Ledger
+    units: Any
+    state: RankState
+    recorder: Recorder
+    tally: Tally
+    wire: Wire
+    transport: Any
+    exchanger: Exchanger
+    averaging: Averaging
+    demand: Any
+    machine: Any
+    pulse: Pulse
+    loop: CommunicationLoop
+    driver: Any
+    quota: int | None
+    """Gradients of this rank, where each makes equally many (logical time)."""
+
+
+def shared_topology(comm: MPI.Comm, options: WorkerOptions) -> Graph:
+    """The graph and its spectrum, computed on rank 0 and handed to all (collective)."""
+    found: Graph | AcidError | None = None
+    if comm.rank == 0:
+        try:
+            found = _solve(options, comm.size)
+        except AcidError as error:
+            found = error
+    found = broadcast(comm, found, options.deadline_seconds, "the communication graph")
+    if isinstance(found, AcidError):
+        raise found
+    assert found is not None
+    return found
+
+
+def _solve(options: WorkerOptions, size: int) -> Graph:
+    from acidmpi.topology.make import make_topology
+    from acidmpi.topology.spectrum import spectrum
+
+    topology = make_topology(options.topology, size, options.seed)
+    found = spectrum(topology)
+    return Graph(topology, found.chi_1, found.chi_2)
+
+
+def warm_kernels(
+    comm: MPI.Comm, options: WorkerOptions, arrays: Sequence[Array], rules: Sequence[Any]
+) -> None:
+    """Compile on one rank of each node first, so that the others find it on disk."""
+    node = find_node(comm, options.deadline_seconds)
+    dtypes = sorted({x.dtype for x in arrays}, key=str)
+
+    def warm() -> None:
+        load("cpu").warm(dtypes, rules, x_tilde=options.method == "a2cid2")
+
+    if node.local_rank == 0:
+        warm()
+    allgather(comm, None, options.deadline_seconds, "compiling kernels")
+    if node.local_rank != 0:
+        warm()
+
+
+def assemble(
+    comms: Communicators,
+    arrays: Sequence[Array],
+    options: WorkerOptions,
+    graph: Graph,
+    metrics: Any,
+) -> Parts:
+    """Join the parts; local, but for finding the ranks of each machine."""
+    clock = WallClock()
+    rank, size = comms.control.rank, comms.control.size
+    node = find_node(comms.collective, options.deadline_seconds)
+    quota = _quota(options, size)
+    ledger = Ledger(rank, size, None if quota else options.total_gradients)
+    units = LogicalUnits() if options.logical else WallUnits(clock, options.unit_seconds)
+    state = RankState(arrays, load("cpu"), units, options.method == "a2cid2")
+    recorder = Recorder(metrics, clock, units, ledger)
+    tally = Tally(size, recorder)
+    wire = Wire(comms.control)
+    transport = HostTransport(comms.data)
+    hot = HOT_SECONDS if node.ranks_per_core <= 1 else 0.0
+    exchanger = Exchanger(
+        state, transport, options.chunk_bytes, clock, options.deadline_seconds, hot
+    )
+    averaging = Averaging(
+        comms.collective,
+        state,
+        ledger,
+        options.average_every,
+        clock,
+        options.deadline_seconds,
+    )
+    machine, demand = _pairing(options, graph.topology, rank, units)
+    pulse = _pulse(
+        comms, options, graph, node, state, ledger, tally, units, averaging, clock, recorder
+    )
+    loop = CommunicationLoop(
+        machine=machine,
+        wire=wire,
+        demand=demand,
+        exchanger=exchanger,
+        pulse=pulse,
+        averaging=averaging,
+        ledger=ledger,
+        tally=tally,
+        clock=clock,
+        deadline_seconds=options.deadline_seconds,
+        hot_seconds=hot,
+    )
+    driver = _driver(options, loop, ledger, node, comms.control)
+    return Parts(
+        graph=graph,
+        node=node,
+        ledger=ledger,
+        units=units,
+        state=state,
+        recorder=recorder,
+        tally=tally,
+        wire=wire,
+        transport=transport,
+        exchanger=exchanger,
+        averaging=averaging,
+        demand=demand,
+        machine=machine,
+        pulse=pulse,
+        loop=loop,
+        driver=driver,
+        quota=quota,
+    )
+
+
+def _quota(options: WorkerOptions, size: int) -> int | None:
+    if options.total_gradients is None or not options.logical:
+        return None
+    return math.ceil(options.total_gradients / size)
+
+
+def _coefficients(options: WorkerOptions, graph: Graph) -> Coefficients:
+    """Constants for the asked rate."""
+    if options.method == "async" or graph.topology.size == 1:
+        return BASELINE
+    return acid_coefficients(
+        graph.chi_1, graph.chi_2, safety=options.safety, rate=options.comm_rate
+    )
+
+
+def _pairing(
+    options: WorkerOptions, topology: Topology, rank: int, units: Any
+) -> tuple[Any, Demand]:
+    if options.pairing == "schedule":
+        return _scheduled(options, topology, rank, units)
+    rate = topology.start_rate(rank, options.comm_rate)
+    neighbours = topology.neighbours(rank)
+    machine: Any
+    if options.pairing == "fifo":
+        rate *= 2  # both ends of a match were due, and both count it
+        machine = FifoMachine(neighbours)
+    else:
+        generator = np.random.default_rng([options.seed, rank, 0])
+        weights = topology.edge_weights(rank)
+        machine = HandshakeMachine(rank, neighbours, weights, generator)
+    arrivals = PoissonArrivals(rate, np.random.default_rng([options.seed, rank, 1]))
+    return machine, PoissonDemand(arrivals, units)
+
+
+def _scheduled(
+    options: WorkerOptions, topology: Topology, rank: int, units: Any
+) -> tuple[Any, Demand]:
+    def meetings() -> Iterator[Meeting]:
+        return meetings_of(rank, topology, options.comm_rate, options.seed)
+
+    machine = ScheduleMachine(topology.neighbours(rank), meetings())
+    kind = LogicalDemand if options.logical else ScheduledDemand
+    return machine, kind(meetings(), units)
+
+
+def _pulse(
+    comms: Communicators,
+    options: WorkerOptions,
+    graph: Graph,
+    node: Node,
+    state: RankState,
+    ledger: Ledger,
+    tally: Tally,
+    units: Any,
+    averaging: Averaging,
+    clock: Clock,
+    recorder: Recorder,
+) -> Pulse:
+    size = comms.heartbeat.size
+    asked = _coefficients(options, graph)
+    steered = asked != BASELINE and not options.logical
+    interval = HEARTBEAT_SECONDS * max(1.0, node.ranks_per_core / 4)
+    return Pulse(
+        heartbeat=Heartbeat(
+            comms.heartbeat,
+            Pulse.length(size),
+            min(interval, MOST_HEARTBEAT_SECONDS),
+            options.deadline_seconds,
+            clock,
+        ),
+        comm=comms.heartbeat,
+        state=state,
+        ledger=ledger,
+        tally=tally,
+        governor=Governor(
+            graph.chi_1, graph.chi_2, options.comm_rate, safety=options.safety
+        )
+        if steered
+        else None,
+        coefficients=BASELINE if steered else asked,
+        units=units,
+        fixed_unit=options.unit_seconds is not None,
+        sketcher=Sketcher([x.size for x in state.arrays], options.seed),
+        averaging=averaging,
+        clock=clock,
+        metrics=recorder,
+    )
+
+
+def _driver(
+    options: WorkerOptions,
+    loop: CommunicationLoop,
+    ledger: Ledger,
+    node: Node,
+    comm: MPI.Comm,
+) -> Any:
+    if options.progress == "inline":
+        return InlineDriver(loop, ledger, node.ranks_per_core)
+    return ThreadDriver(loop, ledger, node.ranks_per_core, comm.Get_name())

@@ -1,0 +1,116 @@
+"""Averages of the model over all ranks in the middle of a run.
+
+Every rank contributes (x + x̃)/2 as it stands when a heartbeat tells that the next mark is
+passed: all see the same heartbeats, so all take part in the same averages in the same
+order. Contributions are from slightly different moments, as everything here is. Rank 0
+receives the result; nobody waits for it.
+"""
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from acidmpi.clocks import Clock
+from acidmpi.progress import Deadline, Pace, Steps
+from acidmpi.worker.ledger import Ledger
+from acidmpi.worker.state import RankState, widen
+
+Array = NDArray[Any]
+
+
+class Average(NamedTuple):
+    """An average of all ranks."""
+
+    total_gradients: int
+    """Gradients of all ranks when it was taken."""
+
+    arrays: list[Array]
+    """One array for each buffer; float32 for 16-bit parameters."""
+
+
+class _Round(NamedTuple):
+    total: int
+    mine: list[Array]
+    result: list[Array]
+    requests: list[MPI.Request]
+
+
+class Averaging:
+    """Begins and ends averages; owned by the communication loop.
+
+    Args:
+        comm: a communicator on which nobody else communicates while the loop runs.
+        state: the parameters.
+        ledger: where rank 0 finds the results.
+        every: gradients of all ranks between two averages, or None for none at all.
+        clock: where time comes from.
+        deadline_seconds: how long one may take at the end of a run.
+    """
+
+    def __init__(
+        self,
+        comm: MPI.Comm,
+        state: RankState,
+        ledger: Ledger,
+        every: int | None,
+        clock: Clock,
+        deadline_seconds: float,
+    ) -> None:
+        self._comm = comm
+        self._state = state
+        self._ledger = ledger
+        self._every = every
+        self._next = every
+        self._clock = clock
+        self._deadline_seconds = deadline_seconds
+        self._rounds: deque[_Round] = deque()
+
+    def passed(self, total_gradients: int) -> None:
+        """All ranks have made so many gradients: begin an average if one is due."""
+        if self._next is None or total_gradients < self._next:
+            return
+        assert self._every is not None
+        while self._next <= total_gradients:
+            self._next += self._every
+        self._begin(total_gradients)
+
+    def poll(self) -> None:
+        """Hand over what is complete."""
+        if self._rounds and all(r.Test() for r in self._rounds[0].requests):
+            done = self._rounds.popleft()
+            if self._comm.rank == 0:
+                for array in done.result:
+                    array /= self._comm.size
+                self._ledger.put_average(Average(done.total, done.result))
+
+    def finish(self) -> Steps[None]:
+        """Yield until nothing is under way."""
+        deadline = Deadline(self._deadline_seconds, self._clock, "an average of all ranks")
+        while self._rounds:
+            self.poll()
+            deadline.check()
+            yield Pace.POLL
+
+    def _begin(self, total: int) -> None:
+        mine = half_sums(self._state)
+        root = self._comm.rank == 0
+        result = [np.empty_like(a) if root else np.empty(0, a.dtype) for a in mine]
+        requests = [
+            self._comm.Ireduce(a, r if root else None, op=MPI.SUM, root=0)
+            for a, r in zip(mine, result, strict=True)
+        ]
+        self._rounds.append(_Round(total, mine, result, requests))
+
+
+def half_sums(state: RankState) -> list[Array]:
+    """(x + x̃)/2 of this rank, one new array for each buffer, at least float32."""
+    out = [np.empty(x.size, widen(x[:0]).dtype) for x in state.arrays]
+    for chunk in state.blocks:
+        x = state.arrays[chunk.buffer]
+        piece = np.empty(chunk.stop - chunk.start, x.dtype)
+        state.half_sum(chunk, piece)
+        out[chunk.buffer][chunk.start : chunk.stop] = widen(piece)
+    return out

@@ -1,0 +1,124 @@
+"""When exchanges are due."""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+from acidmpi.dynamics.arrivals import PoissonArrivals
+from acidmpi.pairing.events import Meeting
+from acidmpi.worker.units import LogicalUnits, Units, WallUnits
+
+
+class Demand(Protocol):
+    """Counts the exchanges that this rank should start by now."""
+
+    def due(self) -> int:
+        """Exchanges due and not yet served."""
+        ...
+
+    def begun(self) -> None:
+        """Such an exchange is at hand."""
+        ...
+
+    def served(self) -> None:
+        """One exchange that counts against this rank's own has been made."""
+        ...
+
+    def seconds_to_next(self) -> float:
+        """A bound on how long nothing new becomes due."""
+        ...
+
+
+class PoissonDemand:
+    """Exchanges due by a Poisson clock in units of time.
+
+    Args:
+        arrivals: the clock.
+        units: time.
+    """
+
+    def __init__(self, arrivals: PoissonArrivals, units: WallUnits) -> None:
+        self._arrivals = arrivals
+        self._units = units
+        self._due = 0
+
+    def due(self) -> int:
+        """Arrivals so far less those served."""
+        self._due += self._arrivals.until(self._units.now())
+        return self._due
+
+    def begun(self) -> None:
+        """Nothing to do."""
+
+    def served(self) -> None:
+        """One of them has been made."""
+        self._due -= 1
+
+    def seconds_to_next(self) -> float:
+        """Seconds to the next arrival at the present length of the unit."""
+        unit = self._units.unit_seconds
+        if unit is None:
+            return math.inf
+        return max(0.0, (self._arrivals.next_time - self._units.now()) * unit)
+
+
+class ScheduledDemand:
+    """Exchanges due by a list that all ranks know.
+
+    Args:
+        meetings: this rank's events in order of time.
+        units: time.
+    """
+
+    def __init__(self, meetings: Iterator[Meeting], units: Units) -> None:
+        self._meetings = meetings
+        self._units = units
+        self._next = next(meetings, None)
+        self._times: deque[float] = deque()
+
+    def due(self) -> int:
+        """Events whose time has come, less those served."""
+        self._take(self._units.now())
+        return len(self._times)
+
+    def begun(self) -> None:
+        """The first of them is at hand."""
+
+    def served(self) -> None:
+        """It is over."""
+        self._times.popleft()
+
+    def seconds_to_next(self) -> float:
+        """Unknown: the driver's own bound holds."""
+        return math.inf
+
+    def _take(self, now: float) -> None:
+        while self._next is not None and self._next.time <= now:
+            self._times.append(self._next.time)
+            self._next = next(self._meetings, None)
+
+
+class LogicalDemand(ScheduledDemand):
+    """The same in logical time, which each event moves to its own moment.
+
+    Args:
+        meetings: this rank's events in order of time.
+        units: logical time.
+    """
+
+    def __init__(self, meetings: Iterator[Meeting], units: LogicalUnits) -> None:
+        super().__init__(meetings, units)
+        self._logical = units
+
+    def extend(self, units: float) -> None:
+        """Every event before `units` is due now."""
+        self._take(math.nextafter(units, -math.inf))
+
+    def due(self) -> int:
+        """Events before the bound, less those served."""
+        return len(self._times)
+
+    def begun(self) -> None:
+        """It is the moment of the first of them."""
+        self._logical.move_to(self._times[0])

@@ -1,0 +1,274 @@
+"""The torch-free core of a worker: builds a rank's parts, runs it, and ends it.
+
+One engine belongs to the caller's thread. Its communication loop belongs to the driver;
+the two meet in the `Ledger` and the `RankState`, each with a lock of its own.
+
+Life: `open` (collective), any number of `gradient` calls, `close` (collective, but each
+rank comes when it likes: one that leaves early keeps answering until all have left).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from acidmpi.mpi.collectives import agree, check_same
+from acidmpi.mpi.communicators import Communicators
+from acidmpi.mpi.threads import check_thread_level
+from acidmpi.worker.assembly import Parts, assemble, shared_topology, warm_kernels
+from acidmpi.worker.averaging import Average
+from acidmpi.worker.final import (
+    Spread,
+    average_arrays,
+    average_state,
+    broadcast_arrays,
+    mean,
+)
+from acidmpi.worker.ledger import INTERRUPTED
+from acidmpi.worker.options import WorkerOptions
+from acidmpi.worker.statistics import WorkerStatistics
+
+Array = NDArray[Any]
+
+
+class Engine:
+    """One rank at work.
+
+    Args:
+        arrays: flat buffers that hold x; changed in place.
+        comm: the caller's communicator; duplicated.
+        options: the caller's choices.
+        signature: describes the arrays; ranks must agree on it.
+        rules: hyper-parameters, one of each kind that will be applied.
+        common: further arrays that rank 0 hands out at the start.
+        metrics: a writer of records, or None.
+
+    Raises:
+        ConfigError: an option or the communicator is not acceptable.
+        DisagreementError: ranks differ on the arrays or the options.
+        ThreadLevelError: MPI grants too little for `progress="thread"`.
+        TopologyError: the graph does not fit.
+    """
+
+    def __init__(
+        self,
+        arrays: Sequence[Array],
+        comm: MPI.Comm,
+        options: WorkerOptions,
+        *,
+        signature: dict[str, str],
+        rules: Sequence[Any],
+        common: Sequence[Array] = (),
+        metrics: Any = None,
+    ) -> None:
+        check_thread_level(options.progress)
+        self.options = options
+        self._seconds = options.deadline_seconds
+        self._comms = Communicators.open(comm, self._seconds)
+        self.rank, self.size = comm.rank, comm.size
+        self._spread = Spread(math.nan, math.nan)
+        self._drift = math.nan
+        self._closed = False
+        try:
+            self._parts = self._open(arrays, signature, rules, common, metrics)
+        except BaseException:
+            self._comms.close()
+            raise
+        self._parts.driver.start()
+        self._catch_up(1.0)
+
+    def _open(
+        self,
+        arrays: Sequence[Array],
+        signature: dict[str, str],
+        rules: Sequence[Any],
+        common: Sequence[Array],
+        metrics: Any,
+    ) -> Parts:
+        collective, options = self._comms.collective, self.options
+        check_same(collective, {**options.described(), **signature}, self._seconds)
+        graph = shared_topology(collective, options)
+        warm_kernels(collective, options, arrays, rules)
+        broadcast_arrays(collective, common, self._seconds)
+        parts = assemble(self._comms, arrays, options, graph, metrics)
+        agree(collective, None, self._seconds)
+        return parts
+
+    @property
+    def parts(self) -> Parts:
+        """What this rank consists of; for tests, benchmarks and telemetry."""
+        return self._parts
+
+    @property
+    def finished(self) -> bool:
+        """Whether this rank should compute no more gradients."""
+        quota = self._parts.quota
+        return self._parts.ledger.stopped or (
+            quota is not None and self._parts.ledger.gradients >= quota
+        )
+
+    @property
+    def progress(self) -> float:
+        """Share of the goal that is done, by all ranks, in [0, 1]; 0 without a goal."""
+        goal, ledger = self.options.total_gradients, self._parts.ledger
+        if goal is None:
+            return 0.0
+        if self._parts.quota is not None:
+            return min(1.0, ledger.gradients / self._parts.quota)
+        return min(1.0, ledger.total_gradients / goal)
+
+    @property
+    def total_gradients(self) -> int:
+        """Gradients of all ranks, as far as this one knows."""
+        return self._parts.ledger.total_gradients
+
+    @property
+    def clean(self) -> bool:
+        """Whether MPI can end in an orderly way: no operation was left pending."""
+        return self._parts.loop.clean
+
+    @property
+    def stop_reason(self) -> str:
+        """finished, interrupted or failed."""
+        return self._parts.ledger.stop_reason
+
+    def gradient(
+        self, event: Callable[[], None], loss: float | None, samples: int, lr: float
+    ) -> None:
+        """One gradient event.
+
+        Args:
+            event: applies the update to the state.
+            loss: reported with it, or None.
+            samples: how many went into it.
+            lr: learning rate, for the record.
+
+        Raises:
+            AcidError: this rank's communication failed, or another rank did.
+        """
+        parts = self._parts
+        self.check()
+        if self.options.logical:
+            parts.units.move_to(parts.ledger.gradients + 1.0)
+        event()
+        parts.ledger.count_gradient(loss, samples)
+        parts.recorder.gradient(loss, lr)
+        self._after_gradient()
+
+    def poll(self) -> None:
+        """Advance communication, if the caller has to; raise what went wrong."""
+        self._parts.driver.poll()
+        self.check()
+
+    def check(self) -> None:
+        """Raise the first failure of any rank, once it is known here."""
+        failure = self._parts.ledger.failure
+        if failure is not None:
+            raise failure
+
+    def stop(self) -> None:
+        """Ask all ranks to stop; each leaves its loop by itself."""
+        self._parts.ledger.raise_flags(INTERRUPTED)
+        self._parts.driver.wake()
+
+    def take_average(self) -> Average | None:
+        """The newest average not yet taken; on rank 0 only."""
+        average: Average | None = self._parts.ledger.take_average()
+        return average
+
+    def close(
+        self, error: BaseException | None = None, buffers: Sequence[Array] = ()
+    ) -> None:
+        """Leave: answer until all have left, then take the global average.
+
+        Args:
+            error: what ends this rank's computation, if something does. All ranks then
+                end without an average; an interruption (`KeyboardInterrupt`) is an
+                orderly end.
+            buffers: further float arrays to average.
+
+        Raises:
+            AcidError: the first failure of any rank, unless `error` is given.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._leave(error)
+        ledger = self._parts.ledger
+        if ledger.failure is None:
+            self._average(buffers)
+        if self.clean:
+            self._comms.close()
+        if error is None:
+            self.check()
+
+    def statistics(self) -> WorkerStatistics:
+        """What has happened so far."""
+        p, beat = self._parts, self._parts.pulse.beat
+        exact = not math.isnan(self._spread.consensus_distance)
+        distance = self._spread.consensus_distance if exact else beat.consensus_distance
+        exchanges = p.tally.exchanges
+        return WorkerStatistics(
+            gradients=p.ledger.gradients,
+            exchanges=exchanges,
+            control_messages=p.wire.sent,
+            bytes_sent=p.tally.bytes_sent,
+            idle_seconds=p.ledger.idle_seconds,
+            repeated_pairs=p.tally.repeated / exchanges if exchanges else 0.0,
+            seconds_waiting_peer=p.tally.waiting_seconds,
+            seconds_exchanging=p.tally.exchanging_seconds,
+            exchanges_by_peer=tuple(p.tally.by_peer),
+            comm_rate=self.options.comm_rate,
+            comm_rate_measured=p.pulse.overall_rate,
+            chi_1=p.graph.chi_1,
+            chi_2=p.graph.chi_2,
+            eta=p.pulse.working_coefficients.eta,
+            alpha_tilde=p.pulse.working_coefficients.alpha_tilde,
+            transport=p.transport.name,
+            unit_seconds=beat.unit_seconds,
+            total_gradients=self.total_gradients,
+            total_exchanges=beat.total_exchanges,
+            train_loss=beat.loss,
+            consensus_distance=distance,
+            mean_drift=self._drift,
+            stop_reason=self.stop_reason,
+        )
+
+    def _after_gradient(self) -> None:
+        if self.options.logical:
+            made = self._parts.ledger.gradients
+            self._parts.averaging.passed(made * self.size)
+            self._catch_up(made + 1.0)
+            return
+        self._parts.driver.poll()
+        if self.options.max_lag is not None:
+            self._parts.driver.wait_for_lag(self.options.max_lag, self._seconds)
+
+    def _catch_up(self, units: float) -> None:
+        """In logical time: make every exchange that is due before `units`."""
+        if self.options.logical:
+            self._parts.demand.extend(units)
+            self._parts.driver.poll()
+            self._parts.driver.wait_for_lag(0, self._seconds)
+
+    def _leave(self, error: BaseException | None) -> None:
+        ledger, driver = self._parts.ledger, self._parts.driver
+        if isinstance(error, KeyboardInterrupt):
+            ledger.raise_flags(INTERRUPTED)
+        elif error is not None:
+            ledger.fail(error)
+        ledger.retired = True
+        driver.finish()
+
+    def _average(self, buffers: Sequence[Array]) -> None:
+        comm, parts = self._comms.collective, self._parts
+        mine = np.array([parts.exchanger.drift, float(parts.exchanger.checked)])
+        drift, checked = mean(comm, mine, self._seconds)
+        self._spread = average_state(comm, parts.state, self._seconds)
+        average_arrays(comm, buffers, self._seconds)
+        scale = checked * self._spread.rms
+        self._drift = abs(float(drift)) / scale if scale else 0.0
+

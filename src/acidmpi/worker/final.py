@@ -1,0 +1,81 @@
+"""The end of a run: one global average, and how far apart the ranks were before it.
+
+Collective over all ranks, called by the compute loop after the communication loop has
+ended. Messages are blocks of a bounded size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from acidmpi.mpi.collectives import complete
+from acidmpi.worker.state import RankState, narrow, widen
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What was found before the final average."""
+
+    consensus_distance: float
+    """mean over ranks of ‖x_i − x̄‖², x̄ the mean of the x_i."""
+
+    rms: float
+    """Root mean square of all x."""
+
+
+def average_state(comm: MPI.Comm, state: RankState, seconds: float) -> Spread:
+    """Set x and x̃ of every rank to the mean of (x + x̃)/2 over all.
+
+    Args:
+        comm: the ranks.
+        state: this rank's parameters.
+        seconds: deadline of each message.
+
+    Raises:
+        DeadlineExceeded: a rank does not take part.
+    """
+    state.flush()
+    sums = np.zeros(3)
+    for chunk in state.blocks:
+        x = state.arrays[chunk.buffer][chunk.start : chunk.stop]
+        half = np.empty_like(x)
+        state.half_sum(chunk, half)
+        wide = widen(x).astype(np.float64)
+        away = wide - mean(comm, wide, seconds)
+        sums += away @ away, wide @ wide, x.size
+        x[:] = narrow(mean(comm, widen(half), seconds), x.dtype)
+    state.restart()
+    distance, square, count = mean(comm, sums, seconds)
+    return Spread(float(distance), float(np.sqrt(square / max(count, 1.0))))
+
+
+def average_arrays(comm: MPI.Comm, arrays: Sequence[Array], seconds: float) -> None:
+    """Replace each array, of any shape, by its mean over the ranks."""
+    for array in arrays:
+        flat = np.ascontiguousarray(array).reshape(-1)
+        result = mean(comm, widen(flat), seconds)
+        array[...] = narrow(result, array.dtype).reshape(array.shape)
+
+
+def broadcast_arrays(comm: MPI.Comm, arrays: Sequence[Array], seconds: float) -> None:
+    """Replace each array, of any shape and type, by rank 0's."""
+    for array in arrays:
+        flat = np.ascontiguousarray(array).reshape(-1)
+        request = comm.Ibcast([flat.view(np.uint8), MPI.BYTE], root=0)
+        complete(request, seconds, "handing out rank 0's parameters")
+        array[...] = flat.reshape(array.shape)
+
+
+def mean(comm: MPI.Comm, mine: Array, seconds: float) -> Array:
+    """Mean of an array over the ranks."""
+    total = np.empty_like(mine)
+    request = comm.Iallreduce(np.ascontiguousarray(mine), total, op=MPI.SUM)
+    complete(request, seconds, "the average of all ranks")
+    total /= comm.size
+    return total

@@ -1,0 +1,199 @@
+"""Gossip for any NumPy array: no torch, no training loop assumed."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from acidmpi.errors import ConfigError
+from acidmpi.kernels.hyper import Add
+from acidmpi.worker.averaging import Average
+from acidmpi.worker.engine import Engine
+from acidmpi.worker.options import WorkerOptions
+from acidmpi.worker.state import Update
+from acidmpi.worker.statistics import WorkerStatistics
+
+Array = NDArray[Any]
+
+
+class Gossip:
+    """Averages an array with neighbours while the caller keeps changing it.
+
+    Every rank of `comm` makes one, with its own values; ranks exchange and average in
+    pairs, in the background (`progress="thread"`) or whenever the caller polls
+    (`progress="inline"`). `close`, or leaving the `with` block, leaves the global average
+    in the array of every rank.
+
+    The array is live: exchanges change it at any moment while the worker is open. Change
+    it by `apply` only.
+
+    Args:
+        x: any shape, C-contiguous, writable; float64, float32, float16, or uint16 for
+            the bits of bfloat16.
+        comm: an mpi4py intracommunicator; duplicated.
+        metrics: a `telemetry.metrics.Metrics`, or None.
+        options: fields of `WorkerOptions`. The unit of time is the mean interval between
+            calls of `apply`, or `unit_seconds`; until one of them is known no exchange
+            is due.
+
+    Raises:
+        ConfigError: the array or an option is not acceptable.
+        DisagreementError: ranks differ in shape, type or options.
+        ThreadLevelError: MPI does not allow `progress="thread"`.
+        TopologyError: the graph does not fit the number of ranks.
+    """
+
+    def __init__(
+        self, x: Array, *, comm: MPI.Comm, metrics: Any = None, **options: Any
+    ) -> None:
+        self._shape = np.shape(x)
+        self._x = _flat(x)
+        self._engine = Engine(
+            [self._x],
+            comm,
+            make_options(options),
+            signature={"array": f"{self._x.dtype}{list(self._shape)}"},
+            rules=[Add()],
+            metrics=metrics,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(error)
+
+    @property
+    def engine(self) -> Engine:
+        """The parts behind this object; for telemetry, tests and benchmarks."""
+        return self._engine
+
+    @property
+    def finished(self) -> bool:
+        """Whether the goal is reached or a rank asked all to stop."""
+        return self._engine.finished
+
+    @property
+    def progress(self) -> float:
+        """Share of `total_gradients` that is done, by all ranks, in [0, 1]."""
+        return self._engine.progress
+
+    @property
+    def total_gradients_done(self) -> int:
+        """Updates of all ranks, as far as this one knows."""
+        return self._engine.total_gradients
+
+    @property
+    def stop_reason(self) -> str:
+        """finished, interrupted or failed."""
+        return self._engine.stop_reason
+
+    @property
+    def clean(self) -> bool:
+        """Whether MPI can be finalised: no operation was left pending."""
+        return self._engine.clean
+
+    def apply(
+        self,
+        update: Array,
+        loss: float | None = None,
+        samples: int = 0,
+        lr: float = 0.0,
+    ) -> None:
+        """Add `update` to the array: one gradient event.
+
+        Args:
+            update: same shape and type as x.
+            loss: for telemetry, or None.
+            samples: how many went into it, for telemetry.
+            lr: for the record.
+
+        Raises:
+            ConfigError: shape or type differ.
+            AcidError: communication failed here or on another rank.
+        """
+        flat = self._checked(update)
+        event = [Update(0, 0, flat.size, flat, (), Add())]
+        state = self._engine.parts.state
+        self._engine.gradient(lambda: state.apply_gradient(event), loss, samples, lr)
+
+    def poll(self) -> None:
+        """Let communication go on (`progress="inline"`); raise what went wrong."""
+        self._engine.poll()
+
+    def stop(self, reason: str = "interrupted") -> None:
+        """Ask all ranks to stop: `finished` becomes true everywhere soon."""
+        _check_reason(reason)
+        self._engine.stop()
+
+    def read(self) -> Array:
+        """A copy of x as it is now, mixed to this moment, in its own shape."""
+        parts = self._engine.parts
+        out = np.empty_like(self._x)
+        for chunk in parts.state.blocks:
+            parts.state.snapshot(chunk, out[chunk.start : chunk.stop])
+        return out.reshape(self._shape)
+
+    def take_average(self) -> Average | None:
+        """The newest average of all ranks not yet taken; on rank 0 only."""
+        return self._engine.take_average()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Answer until all ranks have closed; then x is the global average."""
+        self._engine.close(error)
+
+    def statistics(self) -> WorkerStatistics:
+        """What has happened so far."""
+        return self._engine.statistics()
+
+    def _checked(self, update: Array) -> Array:
+        if np.shape(update) != self._shape or update.dtype != self._x.dtype:
+            raise ConfigError(
+                f"an update must have x's form {self._x.dtype}{list(self._shape)}, got "
+                f"{update.dtype}{list(np.shape(update))}"
+            )
+        return np.ascontiguousarray(update).reshape(-1)
+
+
+def make_options(options: dict[str, Any]) -> WorkerOptions:
+    """Options from keywords.
+
+    Raises:
+        ConfigError: one of them does not exist or is not acceptable.
+    """
+    known = set(WorkerOptions.__dataclass_fields__)
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                f"there is no option {name!r}; the options are {', '.join(sorted(known))}"
+            )
+    return WorkerOptions(**options)
+
+
+def _flat(x: Array) -> Array:
+    """A one-dimensional view, so that changes are seen in `x`."""
+    if not isinstance(x, np.ndarray):
+        raise ConfigError(f"x must be a NumPy array, got {type(x).__name__}")
+    if x.dtype not in (np.float64, np.float32, np.float16, np.uint16):
+        raise ConfigError(
+            "x must be float64, float32, float16, or uint16 for the bits of bfloat16, "
+            f"got {x.dtype}"
+        )
+    if not (x.flags.c_contiguous and x.flags.writeable):
+        raise ConfigError(
+            "x must be C-contiguous and writable, because it is changed in place; pass "
+            "numpy.ascontiguousarray(x) and read the result from there"
+        )
+    return x.reshape(-1)
+
+
+def _check_reason(reason: str) -> None:
+    if reason != "interrupted":
+        raise ConfigError(f"a run can only be stopped as 'interrupted', got {reason!r}")

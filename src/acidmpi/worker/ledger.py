@@ -1,0 +1,177 @@
+"""What the two loops of a rank tell each other, apart from the parameters.
+
+Guarantees:
+- every field is read and written under one lock, held for a few assignments and never
+  while anything else is waited for;
+- `flags` only gain bits, and the first failure is kept: neither can un-happen;
+- counts of other ranks are maxima, so that late or repeated news do no harm.
+"""
+
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from acidmpi.errors import DeadlineExceeded
+
+FINISHED = 1
+"""The goal of gradients is reached."""
+INTERRUPTED = 2
+"""A rank was asked to stop."""
+FAILED = 4
+"""A rank has failed; its text follows in a message of its own."""
+BROKEN = 8
+"""The failing rank's communication loop is dead: wait for nothing."""
+
+_REASONS = ((FAILED, "failed"), (INTERRUPTED, "interrupted"), (FINISHED, "finished"))
+
+
+class Ledger:
+    """Counters, flags and failures of one rank.
+
+    Args:
+        rank: this rank.
+        size: number of ranks.
+        goal: gradients of all ranks after which all stop, or None.
+    """
+
+    def __init__(self, rank: int, size: int, goal: int | None) -> None:
+        self._changed = threading.Condition()
+        self._rank = rank
+        self._known = np.zeros(size, np.int64)
+        self._total = 0
+        self._goal = goal
+        self._lag = 0
+        self._waiting = False
+        self._losses = [0.0, 0.0]
+        self._averages: deque[Any] = deque()
+        self.flags = 0
+        self.failure: BaseException | None = None
+        self.samples = 0
+        self.idle_seconds = 0.0
+        """Time the compute loop waited for the communication loop."""
+        self.retired = False
+        """Whether the compute loop has left; written by it alone."""
+
+    @property
+    def gradients(self) -> int:
+        """Gradient events of this rank."""
+        return int(self._known[self._rank])
+
+    @property
+    def total_gradients(self) -> int:
+        """Gradient events of all ranks, as far as this one knows."""
+        return self._total
+
+    @property
+    def stopped(self) -> bool:
+        """Whether this rank should compute no more."""
+        return self.flags != 0
+
+    @property
+    def stop_reason(self) -> str:
+        """`finished`, `interrupted` or `failed`; a rank that just left has finished."""
+        return next((text for bit, text in _REASONS if self.flags & bit), "finished")
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """Sum and number of the losses reported so far."""
+        with self._changed:
+            return self._losses[0], self._losses[1]
+
+    def count_gradient(self, loss: float | None, samples: int) -> None:
+        """One more gradient event of this rank."""
+        with self._changed:
+            self.samples += samples
+            if loss is not None:
+                self._losses[0] += loss
+                self._losses[1] += 1
+            self._learn(self._rank, int(self._known[self._rank]) + 1)
+
+    def learn(self, rank: int, gradients: int) -> None:
+        """`rank` has made at least so many gradients."""
+        with self._changed:
+            self._learn(rank, gradients)
+
+    def learn_all(self, gradients: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        """Every rank has made at least so many gradients."""
+        with self._changed:
+            np.maximum(self._known, gradients.astype(np.int64), out=self._known)
+            self._total = int(self._known.sum())
+            self._check_goal()
+
+    def raise_flags(self, flags: int) -> int:
+        """Keep these bits from now on.
+
+        Returns:
+            Those that are new here.
+        """
+        with self._changed:
+            new = flags & ~self.flags
+            self.flags |= flags
+            if new:
+                self._changed.notify_all()
+            return new
+
+    def fail(self, error: BaseException, flags: int = FAILED) -> None:
+        """Keep the first failure; everything else follows from it."""
+        with self._changed:
+            if self.failure is None:
+                self.failure = error
+            self.flags |= flags
+            self._changed.notify_all()
+
+    def set_lag(self, lag: int) -> None:
+        """So many exchanges are due; wakes a compute loop that waits for fewer."""
+        self._lag = lag
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def lags(self, limit: int) -> bool:
+        """Whether communication is further behind than `limit`."""
+        return self._lag > limit and not self.flags
+
+    def wait_for_lag(self, limit: int, seconds: float) -> None:
+        """Wait until at most `limit` exchanges are due, or the run stops.
+
+        Raises:
+            DeadlineExceeded: neither happened within `seconds`.
+        """
+        if not self.lags(limit):
+            return
+        began = time.perf_counter()
+        with self._changed:
+            self._waiting = True
+            in_time = self._changed.wait_for(lambda: not self.lags(limit), seconds)
+            self._waiting = False
+            self.idle_seconds += time.perf_counter() - began
+        if not in_time:
+            raise DeadlineExceeded(
+                f"{self._lag} exchanges were due for {seconds:g} s and none was made; a "
+                "neighbour stands still (raise `deadline_seconds` or `max_lag`)"
+            )
+
+    def put_average(self, average: Any) -> None:
+        """An average of all ranks is ready; only the newest is kept."""
+        self._averages.append(average)
+        while len(self._averages) > 1:
+            self._averages.popleft()
+
+    def take_average(self) -> Any:
+        """The newest average not yet taken, or None."""
+        return self._averages.popleft() if self._averages else None
+
+    def _learn(self, rank: int, gradients: int) -> None:
+        gained = gradients - int(self._known[rank])
+        if gained > 0:
+            self._known[rank] = gradients
+            self._total += gained
+            self._check_goal()
+
+    def _check_goal(self) -> None:
+        if self._goal is not None and self._total >= self._goal:
+            self.flags |= FINISHED
+            self._changed.notify_all()

@@ -1,0 +1,276 @@
+"""The communication loop of one rank: pair, exchange, answer, tell, and end together.
+
+Owned by whoever drives it, one thread at a time; the compute loop talks to it through the
+`Ledger` and the `RankState` only. `advance()` never blocks and never sleeps.
+
+How it ends: a rank whose compute loop has left says so in the heartbeat once it is in no
+exchange and asks nobody. The round that counts all ranks so is the same everywhere, and
+after it nobody starts anything. Then the numbers of control messages are compared, and
+the loop is over when each that was sent has come.
+"""
+
+import numpy as np
+from mpi4py import MPI
+
+from acidmpi.clocks import Clock
+from acidmpi.errors import AcidError, PeerFailed, RemoteError
+from acidmpi.mpi.collectives import describe
+from acidmpi.pairing.machine import Machine
+from acidmpi.pairing.messages import Kind, Sends
+from acidmpi.pairing.wire import FAIL, STOP, Message, Notice, Wire
+from acidmpi.progress import Deadline, Pace, Steps
+from acidmpi.worker.averaging import Averaging
+from acidmpi.worker.demand import Demand
+from acidmpi.worker.exchange import Exchanger, Terms
+from acidmpi.worker.ledger import BROKEN, FAILED, Ledger
+from acidmpi.worker.pulse import Pulse
+from acidmpi.worker.tally import Tally
+
+REQUEST, ACCEPT, BUSY = int(Kind.REQUEST), int(Kind.ACCEPT), int(Kind.BUSY)
+
+
+class CommunicationLoop:
+    """Everything that this rank does with others, one step at a time.
+
+    Args:
+        machine: the pairing protocol.
+        wire: its messages.
+        demand: when exchanges are due.
+        exchanger: runs one.
+        pulse: the heartbeat and the constants that follow from it.
+        averaging: averages of the model in the middle of a run.
+        ledger: shared with the compute loop.
+        tally: what happened, for statistics and metrics.
+        clock: where time comes from.
+        deadline_seconds: how long an answer may take.
+        hot_seconds: how long after a question its answer is looked for without sleep.
+    """
+
+    def __init__(
+        self,
+        *,
+        machine: Machine,
+        wire: Wire,
+        demand: Demand,
+        exchanger: Exchanger,
+        pulse: Pulse,
+        averaging: Averaging,
+        ledger: Ledger,
+        tally: Tally,
+        clock: Clock,
+        deadline_seconds: float,
+        hot_seconds: float,
+    ) -> None:
+        self.machine = machine
+        self.activity = 0
+        """Grows whenever something happened; a driver resets its back-off on it."""
+        self.ended = False
+        self.clean = True
+        """Whether no MPI operation was left pending."""
+        self._wire = wire
+        self._demand = demand
+        self._exchanger = exchanger
+        self._pulse = pulse
+        self._averaging = averaging
+        self._ledger = ledger
+        self._tally = tally
+        self._clock = clock
+        self._deadline_seconds = deadline_seconds
+        self._hot_seconds = hot_seconds
+        self._ask_again_seconds = self._asked_seconds = clock.now()
+        self._offered: dict[int, float] = {}
+        self._heard: dict[int, float] = {}
+        self._told_flags = 0
+        self._told_failure = False
+        self._failed_peer: RemoteError | None = None
+        self._steps = self._run()
+
+    @property
+    def lag(self) -> int:
+        """Exchanges due now."""
+        return self._demand.due()
+
+    def seconds_to_next(self) -> float:
+        """A bound on how long nothing will be due by itself."""
+        if self._demand.due():
+            return max(0.0, self._ask_again_seconds - self._clock.now())
+        return self._demand.seconds_to_next()
+
+    def advance(self) -> Pace:
+        """Answer messages, tell news, take one step of the work at hand.
+
+        Raises:
+            AcidError: a peer failed, or a wait took too long.
+        """
+        if self.ended:
+            return Pace.POLL
+        self._serve()
+        try:
+            return next(self._steps)
+        except StopIteration:
+            self.ended = True
+            return Pace.POLL
+
+    def abandon(self, error: BaseException) -> None:
+        """This loop cannot go on: tell everyone, and leave what is pending."""
+        self.ended, self.clean = True, False
+        self._ledger.fail(error, FAILED | BROKEN)
+        try:
+            self._tell_failure()
+            self._exchanger.abandon()
+            self._wire.close()
+        except (AcidError, MPI.Exception):
+            pass  # MPI itself is what failed; the first error is the one to show
+
+    # The work at hand: reads top to bottom.
+
+    def _run(self) -> Steps[None]:
+        while (yield from self._match()):
+            yield from self._exchange()
+        yield from self._averaging.finish()
+        yield from self._drain()
+
+    def _match(self) -> Steps[bool]:
+        """Wait for a peer; False once all ranks have ended."""
+        began, deadline = self._clock.now(), None
+        while self.machine.matched is None:
+            if self._pulse.all_done:
+                return False
+            if self.machine.asking is None:
+                deadline = None
+                self._start()
+            elif deadline is None:
+                deadline = Deadline(self._deadline_seconds, self._clock, "an answer")
+            elif deadline.passed:
+                raise PeerFailed(self.machine.asking, "the answer to a request")
+            self._ledger.set_lag(self._demand.due())
+            yield self._pace()
+        if self.machine.started:
+            self._demand.begun()
+        self._tally.matched(self.machine.matched, self._clock.now() - began)
+        return True
+
+    def _pace(self) -> Pace:
+        """An answer comes soon or late: hot for a short while after the question."""
+        asked = self.machine.asking is not None
+        hot = asked and self._clock.now() - self._asked_seconds < self._hot_seconds
+        return Pace.HOT if hot else Pace.POLL
+
+    def _start(self) -> None:
+        """Ask a neighbour if an exchange is due and nothing speaks against it."""
+        quiet = self._ledger.stopped or self._ledger.retired
+        if quiet and not self.machine.retired:
+            self._send(self.machine.retire())
+        if quiet or not self._demand.due() or not self.machine.can_start:
+            return
+        if self._clock.now() >= self._ask_again_seconds:
+            self._send(self.machine.start())
+            self._asked_seconds = self._clock.now()
+
+    def _exchange(self) -> Steps[None]:
+        peer = self.machine.matched
+        assert peer is not None
+        terms = Terms(peer, 0.5, min(self._offered[peer], self._heard[peer]))
+        began = self._clock.now()
+        yield from self._exchanger.exchange(terms)
+        self.activity += 1
+        if self.machine.started:
+            self._demand.served()
+        self._tally.exchanged(
+            peer, self._exchanger.bytes_each_way, self._clock.now() - began
+        )
+        self._send(self.machine.finish())
+        self._be_patient()
+        self._ledger.set_lag(self._demand.due())
+
+    def _drain(self) -> Steps[None]:
+        """Receive every control message that is still on its way, then close."""
+        expected = np.zeros_like(self._wire.sent_to)
+        request = self._pulse.sum_into(self._wire.sent_to, expected)
+        deadline = Deadline(self._deadline_seconds, self._clock, "the end of all ranks")
+        mine = self._pulse.rank
+        while not (
+            request.Test()
+            and self._wire.received >= expected[mine]
+            and self._wire.quiet
+        ):
+            deadline.check()
+            yield Pace.POLL
+        self._wire.close()
+
+    # What goes on whatever is at hand.
+
+    def _serve(self) -> None:
+        while (message := self._wire.receive()) is not None:
+            self.activity += 1
+            self._hear(message)
+        if self._failed_peer is not None:
+            raise self._failed_peer
+        if self._ledger.flags != self._told_flags:
+            self._tell_flags()
+        if self._pulse.poll(idle=self._idle()):
+            self.activity += 1
+        self._averaging.poll()
+
+    def _idle(self) -> bool:
+        """Whether this rank's compute loop has left and nothing is at hand."""
+        return self._ledger.retired and self.machine.settled
+
+    def _hear(self, message: Message) -> None:
+        self._ledger.learn(message.source, message.notice.gradients)
+        new = self._ledger.raise_flags(message.notice.flags)
+        if message.kind == FAIL:
+            self._hear_failure(message)
+        elif message.kind != STOP:
+            self._hear_pairing(message)
+        if new & BROKEN and message.kind != FAIL:
+            self._failed_peer = RemoteError(message.source, "its communication stopped")
+
+    def _hear_failure(self, message: Message) -> None:
+        error = RemoteError(message.source, message.text)
+        self._ledger.fail(error, message.notice.flags)
+        if message.notice.flags & BROKEN:
+            self._failed_peer = error
+
+    def _hear_pairing(self, message: Message) -> None:
+        if message.kind in (REQUEST, ACCEPT):
+            self._heard[message.source] = message.notice.alpha_tilde
+        self._send(self.machine.receive(message.source, Kind(message.kind)))
+        if message.kind == BUSY:
+            self._be_patient()
+
+    def _be_patient(self) -> None:
+        """Leave others time to ask first, as the protocol thinks best."""
+        pause = self.machine.patience() * self._tally.typical_exchange_seconds
+        self._ask_again_seconds = self._clock.now() + pause
+
+    def _send(self, messages: Sends) -> None:
+        for peer, kind in messages:
+            notice = self._notice()
+            if kind in (REQUEST, ACCEPT):
+                self._offered[peer] = notice.alpha_tilde
+            self._wire.send(peer, int(kind), notice)
+
+    def _notice(self) -> Notice:
+        ledger = self._ledger
+        return Notice(ledger.flags, ledger.gradients, self._pulse.alpha_tilde)
+
+    def _tell_flags(self) -> None:
+        """Pass news on to the neighbours; a failure of this rank to everyone."""
+        self._told_flags = self._ledger.flags
+        if self._told_flags & FAILED:
+            self._tell_failure()
+        for peer in self.machine.neighbours:
+            self._wire.send(peer, STOP, self._notice())
+
+    def _tell_failure(self) -> None:
+        """Send this rank's own error to every rank, once."""
+        failure = self._ledger.failure
+        own = failure is not None and not isinstance(failure, RemoteError)
+        if self._told_failure or not own:
+            return
+        self._told_failure = True
+        for peer in range(self._pulse.size):
+            if peer != self._pulse.rank:
+                self._wire.send(peer, FAIL, self._notice(), describe(failure))
+

@@ -1,0 +1,97 @@
+"""What a user may choose about a worker."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin
+
+from acidmpi.errors import ConfigError
+
+Method = Literal["a2cid2", "async"]
+Pairing = Literal["handshake", "schedule", "fifo"]
+ProgressChoice = Literal["thread", "inline"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerOptions:
+    """Choices common to `Worker` and `Gossip`; all ranks must make the same."""
+
+    topology: Any = "ring"
+    """A name, the path of an edge-list file, or a networkx graph; rank 0's counts."""
+
+    comm_rate: float = 1.0
+    """Mean number of exchanges of a rank per unit of time."""
+
+    method: Method = "a2cid2"
+    """`a2cid2` mixes x with x̃; `async` is plain asynchronous gossip and holds no x̃."""
+
+    total_gradients: int | None = None
+    """Gradients of all ranks together after which all stop; None: when they leave."""
+
+    pairing: Pairing = "handshake"
+    """Who exchanges with whom: see docs/pairing.md."""
+
+    progress: ProgressChoice = "thread"
+    """Who advances communication: a thread, or the caller through `poll()`."""
+
+    max_lag: int | None = 4
+    """Exchanges that may be due before the compute loop waits; None: it never waits."""
+
+    safety: float = 1.0
+    """Scales the constants of A²CiD²; 1 is the paper's choice."""
+
+    seed: int = 0
+    """Source of all chance in communication."""
+
+    unit_seconds: float | None = None
+    """A fixed unit of time; None: the mean time of a gradient, measured."""
+
+    deadline_seconds: float = 300.0
+    """How long a wait for others may see no progress before the run fails."""
+
+    chunk_bytes: int = 256 << 10
+    """Size of the pieces in which parameters travel."""
+
+    average_every: int | None = None
+    """Gradients of all ranks between two averages handed to rank 0; None: none."""
+
+    def __post_init__(self) -> None:
+        for name in ("method", "pairing", "progress"):
+            _check_choice(name, getattr(self, name))
+        _check_finite("comm_rate", self.comm_rate, 0.0)
+        _check_finite("safety", self.safety, 0.0)
+        _check_positive("deadline_seconds", self.deadline_seconds)
+        _check_positive("chunk_bytes", self.chunk_bytes)
+        for name in ("total_gradients", "unit_seconds", "average_every"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
+        if self.max_lag is not None and self.max_lag < 0:
+            raise ConfigError(
+                f"max_lag must not be negative, got {self.max_lag}; None never waits"
+            )
+
+    @property
+    def logical(self) -> bool:
+        """Whether time is counted in gradients, so that a run can be repeated exactly."""
+        return self.pairing == "schedule" and self.progress == "inline"
+
+    def described(self) -> dict[str, str]:
+        """What all ranks must agree on, as text."""
+        return {f.name: str(getattr(self, f.name)) for f in fields(self)}
+
+
+def _check_choice(name: str, value: Any) -> None:
+    kind = {f.name: f.type for f in fields(WorkerOptions)}[name]
+    known = get_args(kind)
+    assert get_origin(kind) is Literal
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def _check_finite(name: str, value: float, least: float) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise ConfigError(f"{name} must be a finite number ≥ {least:g}, got {value}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name} must be positive and finite, got {value}")

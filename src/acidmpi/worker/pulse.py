@@ -1,0 +1,249 @@
+"""The heartbeat of all ranks and what follows from it: totals, unit, rates, constants.
+
+Owned by the communication loop. Every decision taken here is a function of sums that all
+ranks see alike, so the unit of time and the constants are the same everywhere, a round
+apart at most. Constants that differ for that moment do no harm to the mean: an exchange
+uses the smaller α̃ of its two ends.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from acidmpi.clocks import Clock
+from acidmpi.dynamics.coefficients import BASELINE, Coefficients
+from acidmpi.dynamics.governor import Governor
+from acidmpi.telemetry.heartbeat import Heartbeat
+from acidmpi.telemetry.sketch import CELLS, Sketcher, consensus_distance
+from acidmpi.worker.averaging import Averaging
+from acidmpi.worker.ledger import Ledger
+from acidmpi.worker.state import RankState
+from acidmpi.worker.tally import Tally
+from acidmpi.worker.units import Units, WallUnits
+
+Vector = NDArray[np.float64]
+
+ENOUGH_EXCHANGES = 3
+"""Exchanges of every rank before x and x̃ are mixed at all."""
+
+MEMORY = 0.8
+"""How much of the past the measured unit and rate keep from round to round."""
+
+
+class Field(IntEnum):
+    """Places in the vector that ranks sum; one place for each rank follows, then the
+    sketch.
+    """
+
+    ELAPSED = 0
+    GRADIENTS = 1
+    EXCHANGES = 2
+    LOSS_SUM = 3
+    LOSS_COUNT = 4
+    READY = 5
+    DONE = 6
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What the last round told, the same on all ranks."""
+
+    total_gradients: int = 0
+    total_exchanges: int = 0
+    comm_rate: float = 0.0
+    """Exchanges per rank and unit, over the recent past."""
+    unit_seconds: float | None = None
+    consensus_distance: float = float("nan")
+    """Estimate by a sketch."""
+    loss: float = float("nan")
+    """Mean of the losses reported since the round before."""
+
+
+class Pulse:
+    """Sums counters over the ranks and sets the constants.
+
+    Args:
+        heartbeat: the reduction.
+        comm: its communicator.
+        state: the parameters; `set_eta` is called on it.
+        ledger: learns the totals.
+        tally: this rank's exchanges.
+        governor: chooses constants on line, or None: they stay as they are (logical
+            time, baseline).
+        coefficients: constants at the start.
+        units: time; its unit is set here unless it is fixed.
+        fixed_unit: whether the unit was given.
+        sketcher: samples parameters for the consensus distance.
+        averaging: told of totals.
+        clock: where time comes from.
+        metrics: where heartbeats are recorded, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        heartbeat: Heartbeat,
+        comm: MPI.Comm,
+        state: RankState,
+        ledger: Ledger,
+        tally: Tally,
+        governor: Governor | None,
+        coefficients: Coefficients,
+        units: Units,
+        fixed_unit: bool,
+        sketcher: Sketcher,
+        averaging: Averaging,
+        clock: Clock,
+        metrics: Any = None,
+    ) -> None:
+        self.rank, self.size = comm.rank, comm.size
+        self.all_done = False
+        """Whether the last round found every rank ended."""
+        self.beat = Beat()
+        self.coefficients = coefficients
+        self.working_coefficients = coefficients
+        """The last ones that mix: what the run worked with, for its summary."""
+        self._heartbeat = heartbeat
+        self._comm = comm
+        self._state = state
+        self._ledger = ledger
+        self._tally = tally
+        self._governor = governor
+        self._units = units
+        self._fixed_unit = fixed_unit
+        self._sketcher = sketcher
+        self._averaging = averaging
+        self._clock = clock
+        self._metrics = metrics
+        self._began_seconds = clock.now()
+        self._done = False
+        self._before = np.zeros(len(Field))
+        self._recent = np.zeros(len(Field))
+        state.set_eta(coefficients.eta)
+
+    @staticmethod
+    def length(size: int) -> int:
+        """Length of the vector that `size` ranks sum."""
+        return len(Field) + size + CELLS + 1
+
+    @property
+    def overall_rate(self) -> float:
+        """Exchanges per rank and unit of time over the whole run; 0 when unknown."""
+        total, unit = self._before, self.beat.unit_seconds
+        if unit is None or not total[Field.ELAPSED]:
+            return 0.0
+        if isinstance(self._units, WallUnits) and self._fixed_unit:
+            return float(total[Field.EXCHANGES] * unit / total[Field.ELAPSED])
+        return float(total[Field.EXCHANGES] / max(total[Field.GRADIENTS], 1.0))
+
+    @property
+    def alpha_tilde(self) -> float:
+        """The α̃ that this rank offers now."""
+        return self.coefficients.alpha_tilde
+
+    def poll(self, *, idle: bool) -> bool:
+        """Advance the heartbeat.
+
+        Args:
+            idle: this rank's compute loop has left and no exchange is at hand.
+
+        Returns:
+            Whether a round has ended.
+        """
+        if self.all_done:
+            return False
+        self._heartbeat.hurried = self._ledger.retired
+        self._done = self._done or idle
+        summed = self._heartbeat.poll(self._contribution)
+        if summed is not None:
+            self._digest(summed)
+        if self._governor is not None and (summed is not None or self._heartbeat.age > 2):
+            self._set(self._governor.coefficients(self._heartbeat.age))
+        return summed is not None
+
+    def sum_into(self, mine: NDArray[np.int64], result: NDArray[np.int64]) -> MPI.Request:
+        """One last sum, of integers, when no round will begin any more."""
+        return self._comm.Iallreduce(mine, result, op=MPI.SUM)
+
+    def _contribution(self) -> Vector:
+        ledger, tally = self._ledger, self._tally
+        loss_sum, loss_count = ledger.losses
+        fields = np.zeros(len(Field))
+        fields[Field.ELAPSED] = self._clock.now() - self._began_seconds
+        fields[Field.GRADIENTS] = ledger.gradients
+        fields[Field.EXCHANGES] = tally.exchanges
+        fields[Field.LOSS_SUM] = loss_sum
+        fields[Field.LOSS_COUNT] = loss_count
+        fields[Field.READY] = tally.exchanges >= ENOUGH_EXCHANGES
+        fields[Field.DONE] = self._done
+        slots = np.zeros(self.size)
+        slots[self.rank] = ledger.gradients
+        sampled = self._state.sample(self._sketcher.coordinates)
+        return np.concatenate([fields, slots, self._sketcher.sketch(sampled)])
+
+    def _digest(self, summed: Vector) -> None:
+        fields, rest = summed[: len(Field)], summed[len(Field) :]
+        self._ledger.learn_all(rest[: self.size])
+        step = fields - self._before
+        self._before = fields
+        self._recent = MEMORY * self._recent + step
+        self.beat = self._read(fields, step, rest[self.size :])
+        self.all_done = fields[Field.DONE] == self.size
+        self._averaging.passed(self.beat.total_gradients)
+        if self._governor is not None:
+            everyone = fields[Field.READY] == self.size
+            self._governor.heartbeat(self.beat.comm_rate, bool(everyone))
+        self._record()
+
+    def _read(self, fields: Vector, step: Vector, sketch: Vector) -> Beat:
+        unit = self._unit()
+        losses = step[Field.LOSS_COUNT]
+        return Beat(
+            total_gradients=int(fields[Field.GRADIENTS]),
+            total_exchanges=int(fields[Field.EXCHANGES]) // 2,
+            comm_rate=self._rate(unit),
+            unit_seconds=unit,
+            consensus_distance=consensus_distance(sketch, self.size),
+            loss=float(step[Field.LOSS_SUM] / losses) if losses else float("nan"),
+        )
+
+    def _rate(self, unit: float | None) -> float:
+        """Exchanges per rank and unit in the recent past."""
+        recent = self._recent
+        if unit is None or not recent[Field.ELAPSED]:
+            return 0.0
+        if isinstance(self._units, WallUnits):
+            return float(recent[Field.EXCHANGES] * unit / recent[Field.ELAPSED])
+        return float(recent[Field.EXCHANGES] / max(recent[Field.GRADIENTS], 1.0))
+
+    def _unit(self) -> float | None:
+        """Mean seconds of a gradient in the recent past; sets the clock of time to it."""
+        units = self._units
+        if not isinstance(units, WallUnits):
+            return 1.0
+        if not self._fixed_unit and self._recent[Field.GRADIENTS] > 0:
+            recent = self._recent
+            unit = float(recent[Field.ELAPSED] / recent[Field.GRADIENTS])
+            self._state.change(lambda: units.set_unit(unit))
+        return units.unit_seconds
+
+    def _set(self, coefficients: Coefficients) -> None:
+        if not self._state.accelerated:
+            coefficients = BASELINE
+        if coefficients != self.coefficients:
+            self.coefficients = coefficients
+            if coefficients.eta:
+                self.working_coefficients = coefficients
+            self._state.set_eta(coefficients.eta)
+
+    def _record(self) -> None:
+        if self._metrics is not None:
+            self._metrics.heartbeat(
+                total_gradients=self.beat.total_gradients,
+                comm_rate=self.beat.comm_rate,
+                consensus_distance=self.beat.consensus_distance,
+            )

@@ -1,0 +1,242 @@
+"""What the compute loop and the communication loop of one rank share.
+
+Guarantees:
+- an event (mix, then jump) is applied under `lock`, so no reader sees half of it;
+- the time of the last event only grows;
+- no MPI call is made and nothing sleeps while the lock is held, so a slow peer never
+  stalls a gradient; the lock is held for one pass of a kernel over what it touches.
+
+Between events x and x̃ are stored as they were at the last event; whoever needs them now
+mixes on the way (`snapshot` reads only). A jump that was measured at the time of its
+snapshot is carried to the time of the stored values, before or after it.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acidmpi.arrays.flat import Chunk, chunks
+from acidmpi.dynamics.mixing import carried_jump, mixing_weight
+from acidmpi.dynamics.timebase import Theta
+from acidmpi.kernels.hyper import Add, Hyper
+from acidmpi.kernels.protocol import Kernels
+from acidmpi.worker.units import Units
+
+Array = NDArray[Any]
+
+LARGEST_CARRY = 0.5
+"""Carrying a jump back by θ multiplies its difference, and rounding, by e^(2θ)."""
+
+BLOCK_BYTES = 1 << 20
+
+
+class Update(NamedTuple):
+    """One fused launch of a gradient event on a slice of a buffer."""
+
+    buffer: int
+    start: int
+    stop: int
+    gradient: Array
+    state: tuple[Array, ...]
+    hyper: Hyper
+
+
+class RankState:
+    """x, x̃ and the time they stand at, under one lock.
+
+    Args:
+        arrays: the flat buffers that hold x; views, changed in place.
+        kernels: the backend that owns their memory.
+        units: time; read under the lock only.
+        accelerated: hold x̃; False is the baseline (η = 0), which never touches it.
+    """
+
+    def __init__(
+        self,
+        arrays: Sequence[Array],
+        kernels: Kernels,
+        units: Units,
+        accelerated: bool,
+    ) -> None:
+        self.lock = threading.Lock()
+        self.arrays = tuple(arrays)
+        self.kernels = kernels
+        self.units = units
+        self._tilde = tuple(widen(x) if accelerated else None for x in arrays)
+        self._theta = Theta()
+        self._stands_at = 0.0
+        self._zeros = [np.zeros(_block(x), x.dtype) for x in arrays]
+        self.blocks = chunks(arrays, BLOCK_BYTES)
+        """All of x in pieces that a cache can hold."""
+        self._gaps: tuple[tuple[tuple[int, int, int], ...], list[Chunk]] = ((), [])
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether x̃ is held."""
+        return any(t is not None for t in self._tilde)
+
+    @property
+    def x_tilde(self) -> tuple[Array | None, ...]:
+        """x̃, one array for each buffer; None for the baseline. Hold the lock to use it."""
+        return self._tilde
+
+    def set_eta(self, eta: float) -> None:
+        """Mix at this rate from now on."""
+        with self.lock:
+            self._theta.set_eta(eta, self.units.now())
+
+    def restart(self) -> None:
+        """Set x̃ to x, as at the start of a run, after x was written from outside."""
+        with self.lock:
+            for x, tilde in zip(self.arrays, self._tilde, strict=True):
+                if tilde is not None:
+                    tilde[:] = widen(x)
+
+    def change(self, action: Callable[[], None]) -> None:
+        """Run `action`, which changes time or constants, under the lock."""
+        with self.lock:
+            action()
+
+    def snapshot(self, chunk: Chunk, out: Array) -> float:
+        """Write x as it is now into `out`; change nothing.
+
+        Returns:
+            The θ of this moment, for `apply_exchange`.
+        """
+        with self.lock:
+            theta = self._now()
+            x, tilde = self._slices(chunk)
+            weight = mixing_weight(theta - self._stands_at)
+            self.kernels.snapshot(x, tilde, out, weight)
+        return theta
+
+    def apply_exchange(
+        self,
+        chunk: Chunk,
+        sent: Array,
+        received: Array,
+        theta: float,
+        alpha: float,
+        alpha_tilde: float,
+    ) -> None:
+        """Apply the jump of one chunk whose snapshot was taken at `theta`."""
+        with self.lock:
+            if theta - self._stands_at > LARGEST_CARRY:
+                self._mix_all()
+            a, b = carried_jump(alpha, alpha_tilde, self._stands_at - theta)
+            x, tilde = self._slices(chunk)
+            self.kernels.apply_exchange(x, tilde, sent, received, a, b)
+
+    def apply_gradient(self, updates: Sequence[Update]) -> None:
+        """One gradient event: mix everything to now and apply the updates."""
+        with self.lock:
+            theta = self._now()
+            weight = mixing_weight(theta - self._stands_at)
+            for update in updates:
+                x, tilde = self._slices(update)
+                self.kernels.apply_gradient(
+                    x, tilde, update.gradient, update.state, weight, update.hyper
+                )
+            self._mix_gaps(updates, weight)
+            self._stands_at = theta
+
+    def apply_foreign(self, event: Callable[[], None]) -> None:
+        """Mix everything to now, then let `event` change x and x̃, under the lock."""
+        with self.lock:
+            self._mix_all()
+            event()
+
+    def flush(self) -> None:
+        """Mix everything to now."""
+        with self.lock:
+            self._mix_all()
+
+    def half_sum(self, chunk: Chunk, out: Array) -> None:
+        """Write (x + x̃)/2 into `out`; mixing does not change it."""
+        with self.lock:
+            x, tilde = self._slices(chunk)
+            self.kernels.snapshot(x, tilde, out, 0.5)
+
+    def sample(self, coordinates: Sequence[NDArray[np.intp]]) -> list[NDArray[np.float64]]:
+        """x as it is now at a few coordinates of each buffer, as float64."""
+        with self.lock:
+            weight = mixing_weight(self._now() - self._stands_at)
+            return [
+                self._sample(buffer, chosen, weight)
+                for buffer, chosen in enumerate(coordinates)
+            ]
+
+    def _sample(self, buffer: int, chosen: NDArray[np.intp], weight: float) -> Array:
+        x = widen(self.arrays[buffer][chosen]).astype(np.float64)
+        tilde = self._tilde[buffer]
+        return x if tilde is None else x + weight * (tilde[chosen] - x)
+
+    def _now(self) -> float:
+        return self._theta.at(self.units.now())
+
+    def _slices(self, part: "Chunk | Update") -> tuple[Array, Array | None]:
+        tilde = self._tilde[part.buffer]
+        span = slice(part.start, part.stop)
+        return self.arrays[part.buffer][span], None if tilde is None else tilde[span]
+
+    def _mix_all(self) -> None:
+        theta = self._now()
+        self._mix_gaps((), mixing_weight(theta - self._stands_at))
+        self._stands_at = theta
+
+    def _mix_gaps(self, updates: Sequence[Update], weight: float) -> None:
+        """Mix what no update covers; a pass of zero gradients, block by block."""
+        if weight == 0.0 or not self.accelerated:
+            return
+        for chunk in self._uncovered(updates):
+            x, tilde = self._slices(chunk)
+            zeros = self._zeros[chunk.buffer][: x.size]
+            self.kernels.apply_gradient(x, tilde, zeros, (), weight, Add())
+
+    def _uncovered(self, updates: Sequence[Update]) -> list[Chunk]:
+        """Blocks outside `updates`; remembered, because the ranges rarely change."""
+        covered = tuple(sorted((u.buffer, u.start, u.stop) for u in updates))
+        if covered != self._gaps[0] or not self._gaps[1]:
+            gaps = [
+                chunk
+                for buffer, x in enumerate(self.arrays)
+                for chunk in _blocks_between(buffer, x, covered)
+            ]
+            self._gaps = (covered, gaps)
+        return self._gaps[1]
+
+
+def widen(x: Array) -> Array:
+    """A copy in the precision of x̃: float32 for 16-bit parameters, else their own."""
+    if x.dtype == np.uint16:
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    return x.astype(np.float32 if x.dtype == np.float16 else x.dtype)
+
+
+def narrow(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Back to the precision of x, to nearest; the inverse of `widen` on its results."""
+    if dtype != np.uint16:
+        return x.astype(dtype)
+    bits = x.astype(np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(x), 0x7FC0, rounded).astype(np.uint16)
+
+
+def _block(x: Array) -> int:
+    return int(min(x.size, BLOCK_BYTES // x.itemsize))
+
+
+def _blocks_between(
+    buffer: int, x: Array, covered: Sequence[tuple[int, int, int]]
+) -> list[Chunk]:
+    """What `covered` leaves of buffer `x`, in blocks of at most `BLOCK_BYTES`."""
+    edges = [0, *(e for b, i, j in covered if b == buffer for e in (i, j)), x.size]
+    gaps = zip(edges[::2], edges[1::2], strict=True)
+    return [
+        Chunk(buffer, start + piece.start, start + piece.stop)
+        for start, stop in gaps
+        for piece in chunks([x[start:stop]], BLOCK_BYTES)
+    ]

@@ -1,0 +1,257 @@
+"""Asynchronous decentralised training of a torch model."""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from mpi4py import MPI
+from numpy.typing import NDArray
+from torch import nn
+from torch.optim import Optimizer
+
+from acidmpi.arrays.torch import FlatModel
+from acidmpi.arrays.torch.views import as_array
+from acidmpi.errors import ConfigError, NonFiniteError
+from acidmpi.worker.averaging import Average
+from acidmpi.worker.engine import Engine
+from acidmpi.worker.gossip import make_options
+from acidmpi.worker.statistics import WorkerStatistics
+from acidmpi.worker.torch.optimizers import GenericOptimizer, fuse
+
+Array = NDArray[Any]
+NonFinite = Literal["raise", "skip"]
+
+
+class Worker:
+    """Trains a model on many ranks that never wait for one another.
+
+    Every rank of `comm` makes one with the same model and optimizer, runs its own
+    training loop, and calls `step()` where the optimizer's `step()` would stand:
+
+        worker = acidmpi.Worker(model, optimizer, comm=comm, topology="ring")
+        with worker:
+            for inputs, targets in batches:
+                worker.zero_grad()
+                loss(model(inputs), targets).backward()
+                worker.step()
+
+    Parameters of rank 0, frozen ones and buffers included, are handed to all at the
+    start; when all have left the block, every rank holds the average of the parameters
+    and of the floating-point buffers.
+
+    The parameters are live: an exchange may change them between a forward and a backward
+    pass, as the theory has it.
+
+    Args:
+        model: its parameters move into flat buffers; the `Parameter` objects stay.
+        optimizer: SGD, Adam and AdamW are fused with the mixing; any other works through
+            its own `step()`.
+        comm: an mpi4py intracommunicator; duplicated.
+        nonfinite: what to do with a NaN or an infinity in a gradient: `raise`
+            `NonFiniteError`, or `skip` the update (the gradient still counts).
+        metrics: a `telemetry.metrics.Metrics`, or None.
+        options: fields of `WorkerOptions`.
+
+    Raises:
+        ConfigError: an option, the model or the optimizer is not acceptable.
+        DisagreementError: ranks differ in model or options.
+        ThreadLevelError: MPI does not allow `progress="thread"`.
+        TopologyError: the graph does not fit the number of ranks.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        comm: MPI.Comm,
+        nonfinite: NonFinite = "raise",
+        metrics: Any = None,
+        **options: Any,
+    ) -> None:
+        chosen = make_options(options)
+        if nonfinite not in ("raise", "skip"):
+            raise ConfigError(f"nonfinite must be 'raise' or 'skip', got {nonfinite!r}")
+        self._module = model
+        self._optimizer = optimizer
+        self._nonfinite = nonfinite
+        self._flat = FlatModel(
+            model.named_parameters(remove_duplicate=False),
+            [group["params"] for group in optimizer.param_groups],
+        )
+        self._fused = fuse(optimizer, self._flat)
+        self._generic = None if self._fused else GenericOptimizer(optimizer, self._flat)
+        self._skipped = 0
+        self._engine = Engine(
+            [buffer.values for buffer in self._flat.buffers],
+            comm,
+            chosen,
+            signature={**self._flat.signature(), "nonfinite": nonfinite},
+            rules=self._fused.rules() if self._fused else (),
+            common=self._common(),
+            metrics=metrics,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(error)
+
+    @property
+    def engine(self) -> Engine:
+        """The parts behind this object; for telemetry, tests and benchmarks."""
+        return self._engine
+
+    @property
+    def finished(self) -> bool:
+        """Whether the goal is reached or a rank asked all to stop."""
+        return self._engine.finished
+
+    @property
+    def progress(self) -> float:
+        """Share of `total_gradients` that is done, by all ranks, in [0, 1]."""
+        return self._engine.progress
+
+    @property
+    def total_gradients_done(self) -> int:
+        """Gradients of all ranks, as far as this one knows."""
+        return self._engine.total_gradients
+
+    @property
+    def skipped(self) -> int:
+        """Gradients of this rank that were not finite and therefore not applied."""
+        return self._skipped
+
+    @property
+    def stop_reason(self) -> str:
+        """finished, interrupted or failed."""
+        return self._engine.stop_reason
+
+    @property
+    def clean(self) -> bool:
+        """Whether MPI can be finalised: no operation was left pending."""
+        return self._engine.clean
+
+    def zero_grad(self) -> None:
+        """Set every gradient to zero, in place."""
+        self._flat.zero_gradients()
+
+    def clip_grad_norm_(self, max_norm: float) -> float:
+        """Scale all gradients so that their common Euclidean norm is at most `max_norm`.
+
+        Returns:
+            The norm before.
+        """
+        self._flat.collect_gradients()
+        norm = self._flat.gradient_norm()
+        if np.isfinite(norm) and norm > max_norm:
+            self._flat.scale_gradients(max_norm / (norm + 1e-6))
+        return norm
+
+    def step(
+        self, loss: float | None = None, samples: int = 0, *, zero_grad: bool = False
+    ) -> None:
+        """Apply the gradients: one gradient event on x and x̃.
+
+        Args:
+            loss: for telemetry, or None.
+            samples: how many went into the gradient, for telemetry.
+            zero_grad: clear the gradients in the same pass over memory, which is cheaper
+                than `zero_grad()`.
+
+        Raises:
+            NonFiniteError: a gradient is not finite and `nonfinite="raise"`.
+            AcidError: communication failed here or on another rank.
+        """
+        self._flat.collect_gradients()
+        event = self._event(zero_grad) if self._acceptable() else self._skip
+        self._engine.gradient(event, loss, samples, self._rate())
+        if zero_grad and (self._generic or event == self._skip):
+            self._flat.zero_gradients()
+
+    def poll(self) -> None:
+        """Let communication go on (`progress="inline"`); raise what went wrong."""
+        self._engine.poll()
+
+    def stop(self, reason: str = "interrupted") -> None:
+        """Ask all ranks to stop: `finished` becomes true everywhere soon."""
+        if reason != "interrupted":
+            raise ConfigError(
+                f"a run can only be stopped as 'interrupted', got {reason!r}"
+            )
+        self._engine.stop()
+
+    def take_average(self) -> Average | None:
+        """The newest average of all ranks not yet taken; on rank 0 only.
+
+        Needs `average_every`. Parameters only: buffers are averaged at the end.
+        """
+        return self._engine.take_average()
+
+    def load_average(self, average: Average, other: nn.Module) -> None:
+        """Write an average into `other`, a model of the same architecture."""
+        self._flat.write_to(average.arrays, other.named_parameters())
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Answer until all ranks have closed; then the model holds the average."""
+        self._engine.close(error, self._float_buffers())
+        if self._fused is not None:
+            self._fused.close()
+        if error is None:
+            self._flat.check_views(self._module.named_parameters())
+
+    def statistics(self) -> WorkerStatistics:
+        """What has happened so far."""
+        return self._engine.statistics()
+
+    def _event(self, zero_grad: bool) -> Callable[[], None]:
+        state = self._engine.parts.state
+        if self._fused is not None:
+            updates = self._fused.updates(zero_grad)
+            return lambda: state.apply_gradient(updates)
+        generic = self._generic
+        assert generic is not None
+        return lambda: state.apply_foreign(lambda: generic.step(state.x_tilde))
+
+    def _acceptable(self) -> bool:
+        """Whether all gradients are finite; raises if that is asked for."""
+        if self._flat.gradients_finite():
+            return True
+        if self._nonfinite == "raise":
+            parts = self._engine.parts
+            raise NonFiniteError(
+                f"the gradient of {self._flat.first_nonfinite()!r} is not finite in "
+                f"gradient {parts.ledger.gradients + 1} of rank {self._engine.rank}; "
+                "lower the learning rate, clip gradients, or use nonfinite='skip'"
+            )
+        self._skipped += 1
+        return False
+
+    def _skip(self) -> None:
+        """The event of a gradient that is not applied."""
+
+    def _rate(self) -> float:
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def _common(self) -> list[Array]:
+        """What rank 0 hands to all, apart from nothing: the whole model."""
+        left: Sequence[torch.Tensor] = [
+            *self._flat.frozen.values(),
+            *self._flat.untrained.values(),
+            *self._module.buffers(),
+        ]
+        flat = [buffer.values for buffer in self._flat.buffers]
+        return flat + [as_array(tensor.detach()) for tensor in left]
+
+    def _float_buffers(self) -> list[Array]:
+        return [
+            as_array(b.detach()) for b in self._module.buffers() if b.is_floating_point()
+        ]
