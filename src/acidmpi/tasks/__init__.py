@@ -1,0 +1,1 @@
+"""What `python -m acidmpi.train` trains: data sets, models, losses and the recipe."""
