@@ -100,7 +100,8 @@ class MetricsWriter:
         self._block_seconds = block_seconds
         self._lines: list[str] = []
         self._lock = Lock()
-        self._closing = Event()
+        self._wake = Event()
+        self._closing = False
         self._failure: OSError | None = None
         try:
             self._file = path.open("w", encoding="utf-8")
@@ -164,13 +165,18 @@ class MetricsWriter:
             f', "test_accuracy": {json_number(test_accuracy)}}}\n'
         )
 
+    def flush(self) -> None:
+        """Have what was recorded so far written at once; does not wait for it."""
+        self._wake.set()
+
     def close(self) -> None:
         """Write what is left and close the file; a second call does nothing.
 
         Raises:
             DataError: some records could not be written, for example on a full disk.
         """
-        self._closing.set()
+        self._closing = True
+        self._wake.set()
         self._thread.join()
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -197,7 +203,9 @@ class MetricsWriter:
         return lines
 
     def _run(self) -> None:
-        while not self._closing.wait(self._block_seconds):
+        while not self._closing:
+            self._wake.wait(self._block_seconds)
+            self._wake.clear()
             self._attempt(self._write_block)
         self._attempt(self._write_block)
         self._attempt(self._file.close)

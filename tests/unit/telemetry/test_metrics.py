@@ -101,6 +101,17 @@ def test_records_reach_the_file_without_close(tmp_path):
             time.sleep(0.01)
 
 
+def test_flush_does_not_wait_for_the_block_to_fill(tmp_path):
+    path = tmp_path / "metrics-0.jsonl"
+    with MetricsWriter(path, block_seconds=1000.0) as writer:
+        write_one_of_each(writer)
+        writer.flush()
+        end = time.monotonic() + 5
+        while len(path.read_text().splitlines()) < 4:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
 def test_recording_does_not_wait_for_the_disk(tmp_path):
     path = tmp_path / "metrics-0.jsonl"
     writing, release = threading.Event(), threading.Event()

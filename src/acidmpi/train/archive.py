@@ -1,0 +1,92 @@
+"""Writes the summary of a run, from whichever thread knows something worth keeping.
+
+Guarantees: a partial summary never replaces the final one; two threads never write at
+once.
+"""
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from acidmpi.clocks import Clock
+from acidmpi.config.train import TrainConfig
+from acidmpi.telemetry.summary import (
+    RankFigures,
+    RunFigures,
+    StopReason,
+    make_summary,
+    write_summary,
+)
+from acidmpi.train.folder import RunFolder
+from acidmpi.train.outcome import rank_figures, run_figures
+from acidmpi.train.trainers import Scores
+
+
+class Archive:
+    """What rank 0 keeps of a run.
+
+    Args:
+        config: the resolved options.
+        folder: the run's.
+        size: number of ranks.
+        clock: where seconds come from.
+        began: when the run began, on that clock.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: RunFolder,
+        size: int,
+        clock: Clock,
+        began: float,
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._size = size
+        self._clock = clock
+        self._began = began
+        self._lock = threading.Lock()
+        self._final = False
+        self.worker: Any = None
+        """Tells of rank 0 once it is there."""
+        self.scores: Scores | None = None
+        """The latest there are."""
+
+    def figures(self, statistics: Any, reason: StopReason) -> RunFigures:
+        """What holds for the run as a whole by now."""
+        return run_figures(
+            self._config,
+            self._size,
+            statistics,
+            self.scores,
+            self._clock.now() - self._began,
+            reason,
+        )
+
+    def keep(self, run: RunFigures, ranks: Sequence[RankFigures]) -> None:
+        """Write the final summary.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        with self._lock:
+            write_summary(self._folder.summary, make_summary(run, ranks))
+            self._final = True
+
+    def keep_partial(self, reason: StopReason) -> None:
+        """Write what rank 0 knows by itself; if that fails too, there is no more to do.
+
+        The caller has an error of its own to tell, or is about to be killed.
+        """
+        with self._lock, suppress(Exception):
+            if not self._final:
+                self._write_partial(reason)
+
+    def _write_partial(self, reason: StopReason) -> None:
+        statistics = None if self.worker is None else self.worker.statistics()
+        own = None if statistics is None else rank_figures(statistics)
+        others = [None] * (self._size - 1)
+        run = self.figures(statistics, reason)
+        write_summary(self._folder.summary, make_summary(run, [own, *others]))

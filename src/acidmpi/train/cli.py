@@ -1,0 +1,175 @@
+"""`python -m acidmpi.train`: from arguments to an exit status.
+
+Every rank of the job calls `main`, and all of them return the same status. An error is
+told once, by rank 0; one that nobody foresaw is shown with its traceback by the rank
+that has it.
+"""
+
+import io
+import os
+import platform
+import sys
+import time
+import traceback
+from contextlib import redirect_stdout
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+from acidmpi.clocks import WallClock
+from acidmpi.config.command_line import make_parser, parse
+from acidmpi.config.train import DEADLINE_SECONDS, TrainConfig
+from acidmpi.errors import (
+    AcidError,
+    ConfigError,
+    DisagreementError,
+    Interrupted,
+    RemoteError,
+)
+from acidmpi.train.signals import INTERRUPTED_STATUS, SignalWatch
+
+if TYPE_CHECKING:
+    from acidmpi.train.company import Company
+
+COMMAND = "python -m acidmpi.train"
+ABOUT = f"""\
+Train one model on all ranks of an MPI job, without a coordinator:
+
+    mpiexec -n 4 {COMMAND} --task digits
+
+Without mpiexec the run has one rank. Its folder holds config.toml, summary.json and
+metrics-RANK.jsonl.
+OPTIONS
+exit status: 0 finished, 1 failed, 2 wrong usage, 130 interrupted"""
+
+FINISHED, FAILED, USAGE = 0, 1, 2
+
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+"""Where launchers leave a rank's number, for those who must not start MPI."""
+
+BEFORE_ABORT_SECONDS = 2.0
+"""Time for rank 0 to say what happened before another rank ends the job."""
+
+
+def main(arguments: list[str] | None = None, comm: Any = None) -> int:
+    """Run the command on this rank.
+
+    Args:
+        arguments: those of the command line.
+        comm: the ranks; by default all that the launcher started.
+
+    Returns:
+        The exit status, the same on every rank.
+    """
+    config: TrainConfig | None = None
+    mistake: ConfigError | None = None
+    try:
+        config = _read(sys.argv[1:] if arguments is None else arguments)
+    except ConfigError as error:
+        mistake = error
+    except SystemExit as asked:  # --help and --version, which must work without MPI
+        return int(asked.code or 0)
+    with SignalWatch() as watch:
+        return _Command(_all_ranks() if comm is None else comm, watch).run(
+            config, mistake
+        )
+
+
+class _Command:
+    """The command on one rank, after its arguments have been read."""
+
+    def __init__(self, comm: Any, watch: SignalWatch) -> None:
+        self._comm = comm
+        self._watch = watch
+
+    def run(self, config: TrainConfig | None, mistake: ConfigError | None) -> int:
+        """Train, or tell why not; returns the exit status."""
+        from acidmpi.train.company import Company
+
+        seconds = config.deadline_seconds if config else DEADLINE_SECONDS
+        company = Company(self._comm, seconds)
+        status = USAGE
+        try:
+            checked = company.together(lambda: _accept(config, mistake))
+            status = FAILED
+            self._train(checked, company)
+        except Exception as error:
+            return self._end(error, company, status)
+        return FINISHED
+
+    def _train(self, config: TrainConfig, company: "Company") -> None:
+        from acidmpi.train.display import make_display
+        from acidmpi.train.session import Session
+
+        clock = WallClock()
+        display = make_display(company.rank, config.log_seconds, clock, sys.stdout)
+        Session(config, company, self._watch, display, clock).run()
+
+    def _end(self, error: Exception, company: "Company", status: int) -> int:
+        status = exit_status(error, status)
+        tell(error, company.rank, alone=not company.orderly)
+        if not company.orderly and company.size > 1:
+            time.sleep(BEFORE_ABORT_SECONDS if company.rank else 0.0)
+            company.abort(status)
+        return status
+
+
+def exit_status(error: Exception, otherwise: int) -> int:
+    """The status that `error` ends the command with; `otherwise` for the common ones.
+
+    A signal may have reached another rank only, whose text this one then has.
+    """
+    remote = error.text if isinstance(error, RemoteError) else ""
+    if isinstance(error, Interrupted) or remote.startswith("interrupted"):
+        return INTERRUPTED_STATUS
+    return USAGE if isinstance(error, DisagreementError) else otherwise
+
+
+def tell(error: Exception, rank: int, alone: bool) -> None:
+    """Print `error`: in one line on rank 0; with its traceback where it was unforeseen.
+
+    Args:
+        error: what ended the command here.
+        rank: this one.
+        alone: whether the other ranks do not know of it.
+    """
+    from acidmpi.mpi.collectives import describe
+
+    if not isinstance(error, AcidError):
+        print(f"acidmpi: rank {rank} on {platform.node()}:", file=sys.stderr)
+        traceback.print_exception(error)
+    if rank == 0:
+        print(f"acidmpi: error: {describe(error)}", file=sys.stderr, flush=True)
+    elif alone:
+        text = f"rank {rank} cannot go on: {describe(error)}"
+        print(f"acidmpi: error: {text}", file=sys.stderr, flush=True)
+
+
+def _read(arguments: list[str]) -> TrainConfig:
+    """The options; what `--help` and `--version` print is printed by one rank only."""
+    parser = make_parser(TrainConfig, COMMAND, ABOUT, f"acidmpi {_version()}")
+    with redirect_stdout(sys.stdout if _speaks() else io.StringIO()):
+        return parse(parser, TrainConfig, arguments)
+
+
+def _speaks() -> bool:
+    """Whether this is rank 0, as far as the launcher's variables tell."""
+    return next((os.environ[v] == "0" for v in RANK_VARIABLES if v in os.environ), True)
+
+
+def _accept(config: TrainConfig | None, mistake: ConfigError | None) -> TrainConfig:
+    if mistake is not None:
+        raise mistake
+    assert config is not None
+    return config
+
+
+def _version() -> str:
+    try:
+        return metadata.version("acidmpi")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _all_ranks() -> Any:
+    """Start MPI; the communicator of all ranks."""
+    return import_module("acidmpi.mpi.library").MPI.COMM_WORLD

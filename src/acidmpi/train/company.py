@@ -1,0 +1,97 @@
+"""The ranks of a run as seen from one of them: stages that all pass, or none.
+
+Guarantees:
+- after an error on any rank, every rank's call of the same stage raises: its own error
+  where it has one, `RemoteError` elsewhere; nobody is left waiting;
+- where several ranks meet an error that nobody foresaw, the lowest one alone raises it,
+  so that its traceback is shown once;
+- `orderly` says whether the others know of the end: when it is false, some rank may
+  wait for this one, and only `abort` ends the job.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from acidmpi.errors import AcidError, DisagreementError, RemoteError
+from acidmpi.mpi.collectives import allgather, broadcast, check_same, describe
+
+T = TypeVar("T")
+
+
+class Company:
+    """Collective calls over one communicator, with one deadline.
+
+    Args:
+        comm: the ranks.
+        deadline_seconds: how long a wait for the others may take.
+    """
+
+    def __init__(self, comm: Any, deadline_seconds: float) -> None:
+        self.comm = comm
+        self.rank: int = comm.rank
+        self.size: int = comm.size
+        self.deadline_seconds = deadline_seconds
+        self.orderly = False
+        """Whether the latest error reached all ranks."""
+
+    def together(self, action: Callable[[], T], patience: float = 1.0) -> T:
+        """What `action` returns, once it has succeeded on every rank.
+
+        Args:
+            action: this rank's part; may differ from the others'.
+            patience: factor on the deadline where ranks' parts differ in length.
+        """
+        value, failure = _attempt(action)
+        text = None if failure is None else describe(failure)
+        seconds = patience * self.deadline_seconds
+        texts = allgather(self.comm, text, seconds, "a stage that all ranks pass")
+        self._raise_first(texts, failure)
+        assert value is not None
+        return value[0]
+
+    def first(self, action: Callable[[], T], patience: float = 1.0) -> T:
+        """What `action` returns on rank 0, where alone it is called."""
+        mine = self.together(lambda: action() if self.rank == 0 else None, patience)
+        what = "rank 0's part of a stage"
+        result: T = broadcast(self.comm, mine, self.deadline_seconds, what)
+        return result
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's `value`, by rank."""
+        what = "gathering every rank's figures"
+        return allgather(self.comm, value, self.deadline_seconds, what)
+
+    def _raise_first(
+        self, texts: Sequence[str | None], failure: Exception | None
+    ) -> None:
+        """Raise if any rank has failed; of unforeseen errors the first one only."""
+        first = next((r for r, text in enumerate(texts) if text is not None), None)
+        if first is None:
+            return
+        self.orderly = True
+        if failure is not None and (self.rank == first or _foreseen(failure)):
+            raise failure
+        raise RemoteError(first, texts[first] or "") from failure
+
+    def must_agree(self, values: dict[str, str]) -> None:
+        """Raise on every rank when `values` differ, saying who differs in what."""
+        try:
+            check_same(self.comm, values, self.deadline_seconds)
+        except DisagreementError:
+            self.orderly = True
+            raise
+
+    def abort(self, status: int) -> None:
+        """End all processes of the job at once."""
+        self.comm.Abort(status)
+
+
+def _foreseen(error: Exception) -> bool:
+    return isinstance(error, AcidError)
+
+
+def _attempt(action: Callable[[], T]) -> tuple[tuple[T] | None, Exception | None]:
+    try:
+        return (action(),), None
+    except Exception as error:
+        return None, error

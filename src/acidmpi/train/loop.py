@@ -1,0 +1,77 @@
+"""The training loop of one rank: gradients until all ranks have done enough."""
+
+from typing import final
+
+from acidmpi.clocks import Clock
+from acidmpi.train.display import Display, Moment, number
+from acidmpi.train.plan import Plan
+from acidmpi.train.signals import SignalWatch
+from acidmpi.train.trainers import Scores, Trainer
+
+
+@final
+class Loop:
+    """Gradients, and between them a look at signals, averages and the display.
+
+    Args:
+        trainer: makes a gradient.
+        plan: how many, at which rates.
+        watch: tells when to stop early.
+        display: shows where the run stands.
+        clock: where seconds come from; those shown count from here.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        plan: Plan,
+        watch: SignalWatch,
+        display: Display,
+        clock: Clock,
+    ) -> None:
+        self._trainer = trainer
+        self._worker = trainer.worker
+        self._plan = plan
+        self._watch = watch
+        self._display = display
+        self._clock = clock
+        self._began = clock.now()
+        self._stopping = False
+        self.scores: Scores | None = None
+        """Of the latest average that was evaluated; rank 0 has them."""
+
+    def run(self) -> None:
+        """Train; afterwards the parameters hold the average of all ranks."""
+        with self._worker:
+            while not self._worker.finished:
+                self._trainer.step(self._plan.rate(self._worker.progress))
+                self._look()
+
+    def _look(self) -> None:
+        if self._watch.requested and not self._stopping:
+            self._stopping = True
+            self._worker.stop("interrupted")
+        average = self._worker.take_average()
+        if average is not None and not self._stopping:
+            self._evaluate(average)
+        if self._display.due():
+            self._display.moment(self._moment())
+
+    def _evaluate(self, average: tuple[int, object]) -> None:
+        """Rank 0 alone comes here, while the others go on."""
+        loss, accuracy = self.scores = self._trainer.scores_of(average)
+        self._worker.engine.parts.recorder.evaluation(loss, accuracy)
+        scored = "" if accuracy is None else f"  accuracy {accuracy:.2%}"
+        share = min(1.0, average[0] / self._plan.total_gradients)
+        self._display.line(f"{share:4.0%} average: test loss {number(loss)}{scored}")
+
+    def _moment(self) -> Moment:
+        statistics = self._worker.statistics()
+        return Moment(
+            seconds=self._clock.now() - self._began,
+            gradients=statistics.total_gradients,
+            total_gradients=self._plan.total_gradients,
+            loss=statistics.train_loss,
+            comm_rate=statistics.comm_rate_measured,
+            consensus_distance=statistics.consensus_distance,
+        )

@@ -1,0 +1,137 @@
+"""The figures of a run, put together for `summary.json` and for the table on screen."""
+
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from acidmpi.config.train import TrainConfig
+from acidmpi.mpi.library import mpi_library
+from acidmpi.telemetry.summary import RankFigures, RunFigures, StopReason
+from acidmpi.train.display import Row, number
+from acidmpi.train.trainers import Scores
+
+PACKAGES = ("acidmpi", "mpi4py", "numba", "numpy", "torch")
+
+
+def rank_figures(statistics: Any) -> RankFigures:
+    """What this rank reports of itself.
+
+    Args:
+        statistics: its worker's.
+    """
+    return RankFigures(
+        device="cpu",
+        device_uuid=None,
+        gradients=statistics.gradients,
+        exchanges=statistics.exchanges,
+        control_messages=statistics.control_messages,
+        bytes_sent=statistics.bytes_sent,
+        idle_seconds=statistics.idle_seconds,
+    )
+
+
+def run_figures(
+    config: TrainConfig,
+    size: int,
+    statistics: Any,
+    scores: Scores | None,
+    wall_seconds: float,
+    stop_reason: StopReason,
+) -> RunFigures:
+    """What holds for the run as a whole.
+
+    Args:
+        config: the resolved options.
+        size: number of ranks.
+        statistics: a worker's, or None when there was none yet.
+        scores: of the final average, or the latest there are.
+        wall_seconds: duration.
+        stop_reason: why it ended.
+    """
+
+    def known(name: str) -> Any:
+        return getattr(statistics, name, None)
+
+    loss, accuracy = scores or (None, None)
+    return RunFigures(
+        task=config.task,
+        model=config.model or config.task,
+        method=config.method,
+        pairing=config.pairing,
+        compression="none",
+        topology=config.topology,
+        size=size,
+        seed=config.seed,
+        batch_size=config.batch_size or 0,
+        comm_rate=config.comm_rate,
+        comm_rate_measured=known("comm_rate_measured"),
+        chi_1=known("chi_1"),
+        chi_2=known("chi_2"),
+        eta=known("eta"),
+        alpha_tilde=known("alpha_tilde"),
+        transport=known("transport"),
+        mpi_library=mpi_library(),
+        versions=versions(),
+        wall_seconds=wall_seconds,
+        consensus_distance=known("consensus_distance"),
+        mean_drift=known("mean_drift"),
+        train_loss=known("train_loss"),
+        test_loss=loss,
+        test_accuracy=accuracy,
+        dead_ranks=[],
+        stop_reason=stop_reason,
+    )
+
+
+def versions() -> dict[str, str]:
+    """What ran: Python, and those packages that this run has loaded."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        if sys.modules.get(name) is not None:
+            found[name] = _version(name)
+    return found
+
+
+def result_rows(run: RunFigures, ranks: Sequence[RankFigures], where: str) -> list[Row]:
+    """The results for people: names and values.
+
+    Args:
+        run: figures of all ranks together.
+        ranks: figures of each.
+        where: the run's folder.
+    """
+    accuracy = run.test_accuracy
+    exchanges = sum(rank.exchanges for rank in ranks)
+    messages = sum(rank.control_messages for rank in ranks)
+    return [
+        ("run", f"{run.task}, {run.model}, {run.method} on {run.topology}"),
+        ("ranks", str(run.size)),
+        ("ended", f"{run.stop_reason} after {run.wall_seconds:.1f} s"),
+        ("test accuracy", "-" if accuracy is None else f"{accuracy:.2%}"),
+        ("test loss", number(run.test_loss)),
+        ("training loss", number(run.train_loss)),
+        ("gradients", _spread([rank.gradients for rank in ranks])),
+        ("exchanges", _spread([rank.exchanges for rank in ranks])),
+        ("exchange rate", f"{number(run.comm_rate_measured)} of {run.comm_rate:g}"),
+        ("messages per exchange", number(2 * messages / max(exchanges, 1))),
+        ("data sent", f"{sum(rank.bytes_sent for rank in ranks) / 1e6:.1f} MB"),
+        ("time waited", f"{max(rank.idle_seconds for rank in ranks):.2f} s at most"),
+        ("distance before the average", number(run.consensus_distance)),
+        ("folder", where),
+    ]
+
+
+def _spread(values: Sequence[int]) -> str:
+    """The sum, and over ranks the least and the most."""
+    if len(values) == 1:
+        return str(values[0])
+    return f"{sum(values)} ({min(values)} to {max(values)} a rank)"
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

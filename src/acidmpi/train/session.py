@@ -1,0 +1,196 @@
+"""One run, from checked options to its summary, as every rank goes through it."""
+
+from contextlib import suppress
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from acidmpi.clocks import Clock
+from acidmpi.config.train import TrainConfig
+from acidmpi.errors import AcidError, Interrupted
+from acidmpi.mpi.nodes import find_node
+from acidmpi.tasks.registry import load_task, task_defaults
+from acidmpi.telemetry.metrics import MetricsWriter
+from acidmpi.train import folder
+from acidmpi.train.archive import Archive
+from acidmpi.train.company import Company
+from acidmpi.train.display import Display
+from acidmpi.train.loop import Loop
+from acidmpi.train.outcome import rank_figures, result_rows
+from acidmpi.train.plan import Plan, make_plan, resolve
+from acidmpi.train.signals import SignalWatch
+from acidmpi.train.threads import limit_threads, threads_per_rank
+from acidmpi.train.trainers import Trainer, make_trainer
+
+OWN_OPTIONS = ("data_dir", "output", "overwrite", "log_seconds")
+"""What ranks may differ in: paths of their machine, and what rank 0 alone acts on."""
+
+EVALUATION_PATIENCE = 20.0
+"""How many deadlines the others wait while rank 0 evaluates."""
+
+
+class Session:
+    """A run on one rank.
+
+    Args:
+        config: the options, the same on every rank.
+        company: the ranks.
+        watch: tells of signals.
+        display: shows the run.
+        clock: where seconds come from.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        company: Company,
+        watch: SignalWatch,
+        display: Display,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._company = company
+        self._watch = watch
+        self._display = display
+        self._clock = clock
+        self._began = clock.now()
+        self._place = Path()
+        self._archive: Archive | None = None
+        self._metrics: MetricsWriter | None = None
+
+    def run(self) -> None:
+        """Do all of it; collective.
+
+        Raises:
+            Interrupted: a signal ended the run; its summary is written.
+            AcidError: the run failed, or could not start.
+        """
+        try:
+            self._run()
+        except BaseException:
+            self._keep_what_is_known("failed")
+            raise
+        finally:
+            self._close()
+
+    def _run(self) -> None:
+        self._company.must_agree(common_options(self._config))
+        task, plan = self._prepare()
+        trainer = self._company.together(lambda: self._trainer(task, plan))
+        self._train(trainer, plan)
+        self._finish(trainer)
+        if trainer.worker.stop_reason == "interrupted":
+            self._company.orderly = True
+            raise Interrupted(f"interrupted; what was done is in {self._place}")
+
+    def _prepare(self) -> tuple[Any, Plan]:
+        """The task, the work, and the files of the run."""
+        company = self._company
+        self._config = resolve(self._config, task_defaults(self._config.task))
+        self._share_cores()
+        task = company.together(self._load)
+        plan = company.together(
+            lambda: make_plan(self._config, task.samples_per_epoch, company.size)
+        )
+        self._place = company.first(self._make_folder)
+        company.together(self._open_files)
+        self._watch.then(self._hurry)
+        return task, plan
+
+    def _share_cores(self) -> None:
+        node = find_node(self._company.comm, self._company.deadline_seconds)
+        limit_threads(threads_per_rank(node.cores, node.local_size))
+
+    def _load(self) -> Any:
+        self._watch.check()
+        config, company = self._config, self._company
+        return load_task(
+            config.task,
+            data_dir=config.data_dir,
+            model=config.model,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=company.rank,
+            size=company.size,
+            dirichlet=config.dirichlet,
+            subset=config.subset,
+        )
+
+    def _make_folder(self) -> Path:
+        made = folder.create(self._config, datetime.now())
+        folder.write_config(made, self._config)
+        size, began = self._company.size, self._began
+        self._archive = Archive(self._config, made, size, self._clock, began)
+        return made.path
+
+    def _open_files(self) -> None:
+        self._watch.check()
+        place = folder.join(self._place)
+        self._metrics = MetricsWriter(place.metrics(self._company.rank))
+
+    def _trainer(self, task: Any, plan: Plan) -> Trainer:
+        self._watch.check()
+        comm = self._company.comm
+        trainer = make_trainer(task, comm, self._config, plan, self._metrics)
+        if self._archive is not None:
+            self._archive.worker = trainer.worker
+        return trainer
+
+    def _train(self, trainer: Trainer, plan: Plan) -> None:
+        loop = Loop(trainer, plan, self._watch, self._display, self._clock)
+        try:
+            loop.run()
+        except BaseException:
+            self._company.orderly = trainer.worker.clean
+            raise
+        finally:
+            if self._archive is not None:
+                self._archive.scores = loop.scores
+
+    def _finish(self, trainer: Trainer) -> None:
+        company, worker = self._company, trainer.worker
+        if worker.stop_reason == "finished":
+            scores = company.first(trainer.scores, EVALUATION_PATIENCE)
+            worker.engine.parts.recorder.evaluation(*scores)
+            if self._archive is not None:
+                self._archive.scores = scores
+        company.together(self._close_metrics)
+        ranks = company.gather(rank_figures(worker.statistics()))
+        company.first(lambda: self._conclude(worker, ranks))
+
+    def _conclude(self, worker: Any, ranks: list[Any]) -> None:
+        """Rank 0's last part: the summary, on disk and on screen."""
+        assert self._archive is not None
+        run = self._archive.figures(worker.statistics(), worker.stop_reason)
+        self._archive.keep(run, ranks)
+        self._display.table("result", result_rows(run, ranks, str(self._place)))
+
+    def _hurry(self) -> None:
+        """A signal has come: what is known must survive a launcher that kills."""
+        if self._metrics is not None:
+            self._metrics.flush()
+        self._keep_what_is_known("interrupted")
+
+    def _keep_what_is_known(self, reason: Any) -> None:
+        if self._archive is not None:
+            self._archive.keep_partial(reason)
+
+    def _close_metrics(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def _close(self) -> None:
+        """Leave nothing open; an error that is under way is the one to tell."""
+        self._display.close()
+        with suppress(AcidError):
+            self._close_metrics()
+
+
+def common_options(config: TrainConfig) -> dict[str, str]:
+    """What all ranks must have been told alike, by name."""
+    return {
+        field.name: str(getattr(config, field.name))
+        for field in fields(config)
+        if field.name not in OWN_OPTIONS
+    }

@@ -1,0 +1,103 @@
+"""The archive: partial summaries while there is nothing better, then the final one."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from acidmpi.clocks import ManualClock
+from acidmpi.config.train import TrainConfig
+from acidmpi.errors import DataError
+from acidmpi.telemetry.summary import FIELDS
+from acidmpi.train.archive import Archive
+from acidmpi.train.folder import RunFolder
+from acidmpi.train.outcome import rank_figures, result_rows
+
+STATISTICS = SimpleNamespace(
+    gradients=10,
+    exchanges=8,
+    control_messages=12,
+    bytes_sent=4096,
+    idle_seconds=0.5,
+    comm_rate_measured=0.9,
+    chi_1=1.0,
+    chi_2=0.5,
+    eta=0.3,
+    alpha_tilde=0.7,
+    transport="host",
+    consensus_distance=1e-3,
+    mean_drift=1e-9,
+    train_loss=0.2,
+)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    clock = ManualClock(100.0)
+    made = Archive(TrainConfig(), RunFolder(tmp_path), 3, clock, 100.0)
+    clock.advance(2.5)
+    return made
+
+
+def read(archive):
+    return json.loads(archive._folder.summary.read_text())
+
+
+def worker():
+    return SimpleNamespace(statistics=lambda: STATISTICS)
+
+
+def test_a_partial_summary_has_every_field_even_before_there_is_a_worker(archive):
+    archive.keep_partial("failed")
+    summary = read(archive)
+    assert list(summary) == list(FIELDS)
+    assert summary["stop_reason"] == "failed"
+    assert summary["wall_seconds"] == 2.5
+    assert summary["chi_1"] is None
+    assert summary["gradients"] == [None, None, None]
+    assert summary["versions"]["python"]
+
+
+def test_a_partial_summary_has_what_rank_0_knows(archive):
+    archive.worker = worker()
+    archive.scores = (0.25, 0.75)
+    archive.keep_partial("interrupted")
+    summary = read(archive)
+    assert summary["gradients"] == [10, None, None]
+    assert summary["chi_1"] == 1.0
+    assert (summary["test_loss"], summary["test_accuracy"]) == (0.25, 0.75)
+
+
+def test_a_partial_summary_never_replaces_the_final_one(archive):
+    ranks = [rank_figures(STATISTICS)] * 3
+    archive.keep_partial("interrupted")
+    archive.keep(archive.figures(STATISTICS, "finished"), ranks)
+    archive.keep_partial("interrupted")
+    summary = read(archive)
+    assert summary["stop_reason"] == "finished"
+    assert summary["bytes_sent"] == [4096] * 3
+
+
+def test_a_failure_to_keep_the_partial_one_hides_no_other_error(archive, tmp_path):
+    tmp_path.rename(tmp_path.with_name("moved"))
+    archive.keep_partial("failed")
+    with pytest.raises(DataError):
+        archive.keep(archive.figures(STATISTICS, "finished"), [])
+
+
+def test_the_table_has_the_figures_that_people_ask_for(archive):
+    archive.scores = (0.25, 0.75)
+    run = archive.figures(STATISTICS, "finished")
+    rows = dict(result_rows(run, [rank_figures(STATISTICS)] * 3, "runs/x"))
+    assert rows["test accuracy"] == "75.00%"
+    assert rows["gradients"] == "30 (10 to 10 a rank)"
+    assert rows["exchange rate"] == "0.9 of 1"
+    assert rows["messages per exchange"] == "3"
+    assert rows["folder"] == "runs/x"
+
+
+def test_the_table_of_one_rank_that_learned_nothing(archive):
+    run = archive.figures(STATISTICS, "interrupted")
+    rows = dict(result_rows(run, [rank_figures(STATISTICS)], "runs/x"))
+    assert rows["test accuracy"] == "-"
+    assert rows["gradients"] == "10"

@@ -1,0 +1,216 @@
+"""The command on one rank: statuses, one message each, and help without MPI."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from mpi4py import MPI
+
+from acidmpi.config.files import read_values
+from acidmpi.config.train import TrainConfig
+from acidmpi.errors import (
+    ConfigError,
+    DataError,
+    DisagreementError,
+    Interrupted,
+    RemoteError,
+)
+from acidmpi.train import cli, session
+from acidmpi.train.cli import exit_status, main, tell
+
+QUADRATIC = ["--task", "quadratic", "--epochs", "0.2"]
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments], MPI.COMM_SELF)
+
+
+def message(capsys):
+    """The one line on standard error."""
+    error = capsys.readouterr().err
+    assert error.startswith("acidmpi: error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def python(program, *arguments, environment=None):
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
+
+
+HELP_WITHOUT_MPI_AND_TORCH = """
+import sys
+for name in ("mpi4py", "torch", "numpy", "numba", "rich"):
+    sys.modules[name] = None
+from acidmpi.train.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_needs_neither_mpi_nor_torch_nor_numpy(flag):
+    done = python(HELP_WITHOUT_MPI_AND_TORCH, flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "acidmpi" in done.stdout
+
+
+def test_help_is_fast():
+    best = float("inf")
+    for _ in range(3):
+        start = time.monotonic()
+        python("from acidmpi.train.cli import main; main(['--help'])")
+        best = min(best, time.monotonic() - start)
+    assert best < 2.0  # a tenth of that on a machine with nothing else to do
+
+
+def test_help_tells_the_exit_statuses_and_is_told_once(capsys, monkeypatch):
+    assert main(["--help"]) == 0
+    assert "0 finished, 1 failed, 2 wrong usage, 130 interr" in capsys.readouterr().out
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "3")
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--comm-rat", "1"], "did you mean '--comm-rate'?"),
+        (["--lr", "fast"], "--lr must be a number"),
+        (["--resume"], "unknown option --resume"),
+        (["--config", "/nowhere/run.toml"], "/nowhere/run.toml"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(capsys, arguments, text):
+    assert run(*arguments) == cli.USAGE
+    assert text in message(capsys)
+
+
+def test_an_unknown_key_names_the_nearest(capsys, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("comm_rat = 2\n")
+    assert run("--config", path) == cli.USAGE
+    assert "did you mean 'comm_rate'?" in message(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--task", "cifar10"], "needs `data_dir`"),
+        (["--task", "cifar10", "--data-dir", "/nowhere"], "/nowhere"),
+        (["--model", "transformer"], "unknown model 'transformer'"),
+        (["--task", "quadratic", "--model", "mlp"], "has no model"),
+        (["--subset", "5000"], "1437"),
+        (["--epochs", "1e18"], "--epochs must give at most"),
+        (["--task", "quadratic", "--topology", "moebius"], "moebius"),
+    ],
+)
+def test_what_cannot_start_is_one_line_and_status_1(
+    capsys, tmp_path, monkeypatch, arguments, text
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == cli.FAILED
+    assert text in message(capsys)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert run(*QUADRATIC, "--output", tmp_path / "file" / "run") == cli.FAILED
+    assert "--output" in message(capsys)
+
+
+def test_a_run_leaves_its_folder_complete(capsys, tmp_path):
+    assert run(*QUADRATIC, "--output", tmp_path, "--max-lag", "none") == cli.FINISHED
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "test loss" in said.out
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"config.toml", "summary.json", "metrics-0.jsonl"}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["stop_reason"] == "finished"
+    assert summary["gradients"] == [200]
+    config = TrainConfig(**read_values(tmp_path / "config.toml", TrainConfig))
+    assert config.lr == 0.02
+    assert config.max_lag is None
+
+
+def test_the_written_configuration_starts_the_same_run(capsys, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run(*QUADRATIC, "--output", first, "--momentum", 0.5) == cli.FINISHED
+    again = ["--config", first / "config.toml"]
+    assert run(*again) == cli.FAILED
+    assert "earlier run" in capsys.readouterr().err
+    assert run(*again, "--output", second) == cli.FINISHED
+    ends = [json.loads((p / "summary.json").read_text()) for p in (first, second)]
+    assert ends[0]["test_loss"] == ends[1]["test_loss"]
+
+
+def test_an_unforeseen_error_shows_its_traceback_once(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "make_trainer", lambda *_: 1 / 0)
+    assert run(*QUADRATIC, "--output", tmp_path) == cli.FAILED
+    error = capsys.readouterr().err
+    assert error.startswith("acidmpi: rank 0 on ")
+    assert error.count("Traceback") == 1
+    assert error.splitlines()[-1] == (
+        "acidmpi: error: ZeroDivisionError: division by zero"
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["stop_reason"] == "failed"
+
+
+def test_a_signal_writes_a_partial_summary_and_ends_with_130(
+    capsys, tmp_path, monkeypatch
+):
+    class Signalled(session.SignalWatch):
+        """As if Ctrl-C had been pressed when training began."""
+
+        calls = 0
+
+        @property
+        def requested(self):
+            Signalled.calls += 1
+            return Signalled.calls > 10
+
+    monkeypatch.setattr(cli, "SignalWatch", Signalled)
+    status = run("--task", "quadratic", "--epochs", "1e6", "--output", tmp_path)
+    assert status == 130
+    assert "interrupted" in message(capsys)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["stop_reason"] == "interrupted"
+    assert summary["test_loss"] is None
+
+
+def test_statuses():
+    assert exit_status(Interrupted("x"), 1) == 130
+    assert exit_status(RemoteError(1, "interrupted by a signal"), 1) == 130
+    assert exit_status(RemoteError(1, "x"), 1) == 1
+    assert exit_status(DisagreementError("x"), 1) == 2
+    assert exit_status(ConfigError("x"), 2) == 2
+
+
+def test_only_rank_0_tells_an_error_that_all_know(capsys):
+    tell(DataError("no file"), 1, alone=False)
+    assert capsys.readouterr().err == ""
+    tell(DataError("no file"), 0, alone=False)
+    assert capsys.readouterr().err == "acidmpi: error: no file\n"
+    tell(DataError("no file"), 3, alone=True)
+    assert "rank 3 cannot go on: no file" in capsys.readouterr().err
+
+
+def test_the_quadratic_never_imports_torch(tmp_path):
+    program = """
+import sys
+sys.modules["torch"] = None
+from acidmpi.train.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    done = python(program, *QUADRATIC, "--output", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert "torch" not in summary["versions"]
