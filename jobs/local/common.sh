@@ -112,8 +112,12 @@ acidmpi_install() {
     # These two first: an old pip must fetch whole packages to say what it would fetch.
     "$python" -m pip install -qq --constraint constraints.txt pip setuptools ||
         acidmpi_fail "pip cannot fetch packages; without a network see docs/install.md"
+    # With fast-deps nothing is fetched to learn this, even from an index that does not
+    # offer the packages' descriptions apart.
     report=$(mktemp)
-    "$python" -m pip install -qq --dry-run --report "$report" "${requirement[@]}" ||
+    "$python" -m pip install -qq --dry-run --use-feature=fast-deps --report "$report" \
+        "${requirement[@]}" 2>/dev/null ||
+        "$python" -m pip install -qq --dry-run --report "$report" "${requirement[@]}" ||
         acidmpi_fail "pip finds no packages that fit together; its own message is above"
     "$python" jobs/local/describe_downloads.py "$report"
     rm -f "$report"

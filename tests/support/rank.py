@@ -67,6 +67,9 @@ class Progress:
     def pytest_runtest_teardown(self) -> None:
         self._write(phase="teardown")
 
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self.enter("between tests", f"after {nodeid}", limit=START_SECONDS)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self._fail(f"{report.nodeid} ({report.when})", report.longreprtext)
@@ -104,7 +107,7 @@ def main() -> None:
     temporary = f"--basetemp={folder / f'tmp-{rank}'}"
     arguments = ["--with-mpi", "-p", "no:cacheprovider", temporary, *sys.argv[2:]]
     status = pytest.main(arguments, plugins=[progress])
-    progress.enter("leaving", "finalising MPI", status=int(status))
+    progress.enter("leaving", "finalising MPI", limit=START_SECONDS, status=int(status))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 # SIGUSR1 is left to the programs under test.
 STACKS_SIGNAL = signal.SIGUSR2
-# Many ranks on few cores import and collect slowly: no sign of a hang.
+# Many ranks on few cores import, collect and report slowly: no sign of a hang.
 START_SECONDS = 120.0
 STACKS_SECONDS = 5.0
 
