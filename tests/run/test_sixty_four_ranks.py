@@ -22,7 +22,7 @@ class Memory:
         self._calls = 0
 
     def sample(self, mpiexec: int) -> None:
-        """Look at all processes; only now and then, as each look costs the kernel work."""
+        """Look at all processes, but not at every call: a look is work."""
         self._calls += 1
         if self._calls % 10:
             return
