@@ -1,0 +1,85 @@
+"""What every backend offers: three updates on flat arrays.
+
+`x` holds parameters, `x_tilde` their A2CiD2 companions; `x_tilde=None` is the baseline
+(eta = 0): no companion exists and weights are ignored. Arrays are one-dimensional,
+contiguous, of one length, and may be any slice of a buffer; a backend allocates none.
+
+Types: `x`, `gradient`, `out` and messages share one of float64, float32, float16 or
+uint16, which stands for bfloat16. `x_tilde` and the optimiser's state are float32 if
+`x` has 16 bits, else of its type. Arithmetic is done in the type of `x_tilde`; a 16-bit
+result is rounded to nearest even, and NaN and infinity stay what they are.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from acidmpi.kernels.hyper import Hyper
+
+Array = npt.NDArray[Any]
+"""A NumPy array, or what behaves like one on a device."""
+
+
+class Kernels(Protocol):
+    """One backend."""
+
+    def warm(
+        self,
+        dtypes: Iterable[npt.DTypeLike],
+        rules: Iterable[Hyper],
+        x_tilde: bool = True,
+    ) -> None:
+        """Make ready all that a run needs, so that no later call has to compile.
+
+        Args:
+            dtypes: those of `x`.
+            rules: one of each kind that will be applied; of their numbers only whether
+                `momentum` is zero matters.
+            x_tilde: whether the companions exist.
+        """
+        ...
+
+    def snapshot(
+        self, x: Array, x_tilde: Array | None, out: Array, weight: float
+    ) -> None:
+        """Write `x + weight * (x_tilde - x)` to `out`; only read the other two."""
+        ...
+
+    def apply_gradient(
+        self,
+        x: Array,
+        x_tilde: Array | None,
+        gradient: Array,
+        state: tuple[Array, ...],
+        weight: float,
+        hyper: Hyper,
+    ) -> None:
+        """Mix `x` and `x_tilde` by `weight`, then add the update of `hyper` to both.
+
+        Mixing reads both old values. The update, weight decay included, is computed
+        from the mixed `x` alone and is the same number for both.
+        """
+        ...
+
+    def apply_exchange(
+        self,
+        x: Array,
+        x_tilde: Array | None,
+        sent: Array,
+        received: Array,
+        a: float,
+        b: float,
+    ) -> None:
+        """Subtract `a * m` from `x`, `b * m` from `x_tilde`; `m = sent - received`.
+
+        If `sent` is `x`, `received` is `x_tilde` and `b = -a`, this mixes by `a`.
+        """
+        ...
+
+
+def wide_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Type of `x_tilde` and of the optimiser's state beside an `x` of type `dtype`."""
+    dtype = np.dtype(dtype)
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
