@@ -33,21 +33,30 @@ class Bound:
 
     low: float
     low_included: bool = True
-    below: float = math.inf
+    high: float = math.inf
+    high_included: bool = False
 
     def holds(self, value: float) -> bool:
         """Whether `value` is finite and within."""
         above = value >= self.low if self.low_included else value > self.low
-        return above and value < self.below and value <= _LARGEST
+        below = value <= self.high if self.high_included else value < self.high
+        return above and below and value <= _LARGEST
 
     def __str__(self) -> str:
         text = f"{'at least' if self.low_included else 'above'} {self.low:.12g}"
-        return text if math.isinf(self.below) else f"{text} and below {self.below:.12g}"
+        if math.isinf(self.high):
+            return text
+        return f"{text} and {'at most' if self.high_included else 'below'} {self.high:.12g}"
 
 
 def at_least(low: float, below: float = math.inf) -> Bound:
     """Finite numbers from `low` on, `low` included."""
     return Bound(low, True, below)
+
+
+def between(low: float, high: float) -> Bound:
+    """Numbers from `low` to `high`, both included."""
+    return Bound(low, True, high, True)
 
 
 def above(low: float) -> Bound:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from acidmpi.config.options import above, at_least, check_fields
+from acidmpi.config.options import above, at_least, between, check_fields
 
 DEADLINE_SECONDS = 300.0
 """How long any wait for other ranks may take unless the options say otherwise."""
@@ -98,8 +98,8 @@ class TrainConfig:
     subset: Annotated[int | None, at_least(1)] = None
     """Use only so many training samples; by default all of them."""
 
-    safety: Annotated[float, above(0)] = 1.0
-    """Factor on eta and alpha_tilde of a2cid2: 1 is the paper, less is more careful."""
+    safety: Annotated[float, between(0, 1)] = 1.0
+    """How much of the acceleration of a2cid2 is used: 1 is the paper, 0 none."""
 
     deadline_seconds: Annotated[float, above(0)] = DEADLINE_SECONDS
     """How long a wait for other ranks may take before the run ends with an error."""

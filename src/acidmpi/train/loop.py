@@ -11,7 +11,7 @@ from acidmpi.train.trainers import Scores, Trainer
 
 @final
 class Loop:
-    """Gradients, and between them a look at signals, averages and the display.
+    """Gradients, and between them a look at averages and the display.
 
     Args:
         trainer: makes a gradient.
@@ -36,23 +36,21 @@ class Loop:
         self._display = display
         self._clock = clock
         self._began = clock.now()
-        self._stopping = False
         self.scores: Scores | None = None
         """Of the latest average that was evaluated; rank 0 has them."""
 
     def run(self) -> None:
         """Train; afterwards the parameters hold the average of all ranks."""
         with self._worker:
+            # From the thread that sees the signal: this one may be waiting for others.
+            self._watch.then(lambda: self._worker.stop("interrupted"))
             while not self._worker.finished:
                 self._trainer.step(self._plan.rate(self._worker.progress))
                 self._look()
 
     def _look(self) -> None:
-        if self._watch.requested and not self._stopping:
-            self._stopping = True
-            self._worker.stop("interrupted")
         average = self._worker.take_average()
-        if average is not None and not self._stopping:
+        if average is not None and not self._watch.requested:
             self._evaluate(average)
         if self._display.due():
             self._display.moment(self._moment())

@@ -151,13 +151,15 @@ class Session:
     def _finish(self, trainer: Trainer) -> None:
         company, worker = self._company, trainer.worker
         if worker.stop_reason == "finished":
-            scores = company.first(trainer.scores, EVALUATION_PATIENCE)
-            worker.engine.parts.recorder.evaluation(*scores)
-            if self._archive is not None:
-                self._archive.scores = scores
+            company.first(lambda: self._evaluate(trainer), EVALUATION_PATIENCE)
         company.together(self._close_metrics)
         ranks = company.gather(rank_figures(worker.statistics()))
         company.first(lambda: self._conclude(worker, ranks))
+
+    def _evaluate(self, trainer: Trainer) -> None:
+        assert self._archive is not None
+        self._archive.scores = trainer.scores()
+        trainer.worker.engine.parts.recorder.evaluation(*self._archive.scores)
 
     def _conclude(self, worker: Any, ranks: list[Any]) -> None:
         """Rank 0's last part: the summary, on disk and on screen."""

@@ -58,7 +58,7 @@ class NetworkTrainer:
     def __init__(
         self, task: Any, comm: Any, config: TrainConfig, plan: Plan, metrics: Any
     ) -> None:
-        from acidmpi.worker.torch import Worker
+        from acidmpi.worker.torch.worker import Worker
 
         self._task = task
         self._clip = config.clip

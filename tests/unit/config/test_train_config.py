@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acidmpi.config.options import above, at_least, options_of
+from acidmpi.config.options import above, at_least, between, options_of
 from acidmpi.config.train import TrainConfig
 from acidmpi.errors import ConfigError
 
@@ -38,7 +38,7 @@ WRONG = {
     "data_dir": [3, ""],
     "dirichlet": [0],
     "subset": [0],
-    "safety": [0],
+    "safety": [-0.1, 1.1, math.nan],
     "deadline_seconds": [0, math.inf],
     "output": [False],
     "overwrite": [1, "yes", None],
@@ -99,7 +99,12 @@ def test_none_lifts_the_lag_and_stands_for_the_tasks_own_value():
 
 @given(st.floats(allow_nan=True), st.floats(-1e3, 1e3))
 def test_a_bound_holds_only_for_finite_numbers_on_its_side(value, low):
-    for bound, inside in ((at_least(low), value >= low), (above(low), value > low)):
+    for bound, inside in (
+        (at_least(low), value >= low),
+        (above(low), value > low),
+        (at_least(low, below=low + 1), low <= value < low + 1),
+        (between(low, low + 1), low <= value <= low + 1),
+    ):
         assert bound.holds(value) == (inside and value <= 2**63)
 
 

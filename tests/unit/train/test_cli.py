@@ -1,6 +1,8 @@
 """The command on one rank: statuses, one message each, and help without MPI."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from acidmpi.errors import (
     Interrupted,
     RemoteError,
 )
+from acidmpi.tasks.quadratic import Quadratic
 from acidmpi.train import cli, session
 from acidmpi.train.cli import exit_status, main, tell
 
@@ -167,17 +170,14 @@ def test_an_unforeseen_error_shows_its_traceback_once(capsys, tmp_path, monkeypa
 def test_a_signal_writes_a_partial_summary_and_ends_with_130(
     capsys, tmp_path, monkeypatch
 ):
-    class Signalled(session.SignalWatch):
-        """As if Ctrl-C had been pressed when training began."""
+    gradient, calls = Quadratic.gradient, iter(range(10**9))
 
-        calls = 0
+    def interrupted(self, x, generator):
+        if next(calls) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+        return gradient(self, x, generator)
 
-        @property
-        def requested(self):
-            Signalled.calls += 1
-            return Signalled.calls > 10
-
-    monkeypatch.setattr(cli, "SignalWatch", Signalled)
+    monkeypatch.setattr(Quadratic, "gradient", interrupted)
     status = run("--task", "quadratic", "--epochs", "1e6", "--output", tmp_path)
     assert status == 130
     assert "interrupted" in message(capsys)

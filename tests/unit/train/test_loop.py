@@ -83,6 +83,24 @@ class Record:
 RECIPE = Recipe(batch_size=1, lr=0.1, momentum=0.0, weight_decay=0.0, epochs=1.0)
 
 
+class FakeWatch:
+    """A signal comes when gradient number `at` has been made."""
+
+    def __init__(self, trainer=None, at=None):
+        self.trainer, self.at, self.action = trainer, at, None
+
+    @property
+    def requested(self):
+        if self.trainer is None or self.trainer.worker.done < self.at:
+            return False
+        self.action()
+        return True
+
+    def then(self, action):
+        assert self.trainer is None or self.trainer.worker.entered == [True]
+        self.action = action
+
+
 def make_loop(trainer, display=None, watch=None):
     plan = Plan(
         recipe=RECIPE,
@@ -90,7 +108,7 @@ def make_loop(trainer, display=None, watch=None):
         average_every=None,
         rate=lambda progress: 1.0 - progress,
     )
-    watch = watch or SimpleNamespace(requested=False)
+    watch = watch or FakeWatch()
     return Loop(trainer, plan, watch, display or Silence(), ManualClock())
 
 
@@ -120,11 +138,11 @@ def test_an_average_is_evaluated_recorded_and_shown():
 
 def test_a_signal_stops_all_ranks_and_nothing_more_is_evaluated():
     trainer = FakeTrainer(100)
-    trainer.worker.averages = {1: (1, [])}
-    loop = make_loop(trainer, watch=SimpleNamespace(requested=True))
+    trainer.worker.averages = {3: (3, [])}
+    loop = make_loop(trainer, watch=FakeWatch(trainer, at=3))
     loop.run()
     assert trainer.worker.stopped == "interrupted"
-    assert trainer.worker.done == 1
+    assert trainer.worker.done == 3
     assert loop.scores is None
 
 
