@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from acidmpi.worker.gossip import Gossip as Gossip
-    from acidmpi.worker.torch import Worker as Worker
+    from acidmpi.worker.torch.worker import Worker as Worker
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "Gossip": "acidmpi.worker.gossip",
-    "Worker": "acidmpi.worker.torch",
+    "Worker": "acidmpi.worker.torch.worker",
 }
 
 __all__ = ["Gossip", "Worker", "__version__"]

@@ -159,8 +159,6 @@ def test_error_of_one_rank_reaches_all(progress):
 
 @pytest.mark.parametrize("progress", ["thread", "inline"])
 def test_error_in_a_communication_loop_reaches_all(progress):
-    if COMM.size == 1:
-        x = start_values(10, "float64")
     x = start_values(10, "float64")
     bad = COMM.size - 1
     gossip = Gossip(
@@ -201,7 +199,7 @@ def test_logical_time_is_repeated_to_the_last_bit():
         seen = []
         with gossip:
             while not gossip.finished:
-                gossip.apply((np.float32(-0.1) * x + np.float32(COMM.rank)))
+                gossip.apply(np.float32(-0.1) * x + np.float32(COMM.rank))
                 time.sleep(1e-3 * chance.random())
                 seen.append(x.copy())
         return x.copy(), np.array(seen), gossip.statistics()
@@ -225,9 +223,8 @@ def test_averages_reach_rank_0():
         while not gossip.finished:
             gossip.apply(np.zeros(10))
             time.sleep(0.005)
-            average = gossip.take_average()
-            if average is not None:
-                seen.append(average)
+            seen.append(gossip.take_average())
+    seen = [a for a in (*seen, gossip.take_average()) if a is not None]
     assert bool(seen) == (COMM.rank == 0)
     for average in seen:
         np.testing.assert_allclose(average.arrays[0], expected, atol=1e-12)

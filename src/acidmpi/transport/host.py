@@ -34,7 +34,9 @@ class HostPending:
         try:
             done = self._receive.Test() and self._send.Test()
         except MPI.Exception as error:
-            raise PeerFailed(self._peer, f"a chunk ({error.Get_error_string()})") from error
+            raise PeerFailed(
+                self._peer, f"a chunk ({error.Get_error_string()})"
+            ) from error
         if done:
             self._transport.forget(self)
         return done

@@ -1,12 +1,11 @@
 """Builds the parts of one rank and joins them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from acidmpi.clocks import Clock, WallClock
@@ -18,9 +17,11 @@ from acidmpi.kernels import load
 from acidmpi.mpi.collectives import allgather, broadcast
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import Node, find_node
-from acidmpi.pairing.events import Meeting, meetings_of
+from acidmpi.mpi.reductions import Comm
+from acidmpi.pairing.events import meetings_of
 from acidmpi.pairing.fifo import FifoMachine
 from acidmpi.pairing.handshake import HandshakeMachine
+from acidmpi.pairing.machine import Machine
 from acidmpi.pairing.schedule import ScheduleMachine
 from acidmpi.pairing.wire import Wire
 from acidmpi.telemetry.heartbeat import Heartbeat
@@ -72,7 +73,7 @@ class Parts:
     exchanger: Exchanger
     averaging: Averaging
     demand: Any
-    machine: Any
+    machine: Machine
     pulse: Pulse
     loop: CommunicationLoop
     driver: Any
@@ -80,7 +81,7 @@ class Parts:
     """Gradients of this rank, where each makes equally many (logical time)."""
 
 
-def shared_topology(comm: MPI.Comm, options: WorkerOptions) -> Graph:
+def shared_topology(comm: Comm, options: WorkerOptions) -> Graph:
     """The graph and its spectrum, computed on rank 0 and handed to all (collective)."""
     found: Graph | AcidError | None = None
     if comm.rank == 0:
@@ -105,7 +106,7 @@ def _solve(options: WorkerOptions, size: int) -> Graph:
 
 
 def warm_kernels(
-    comm: MPI.Comm, options: WorkerOptions, arrays: Sequence[Array], rules: Sequence[Any]
+    comm: Comm, options: WorkerOptions, arrays: Sequence[Array], rules: Sequence[Any]
 ) -> None:
     """Compile on one rank of each node first, so that the others find it on disk."""
     node = find_node(comm, options.deadline_seconds)
@@ -134,7 +135,9 @@ def assemble(
     node = find_node(comms.collective, options.deadline_seconds)
     quota = _quota(options, size)
     ledger = Ledger(rank, size, None if quota else options.total_gradients)
-    units = LogicalUnits() if options.logical else WallUnits(clock, options.unit_seconds)
+    units = (
+        LogicalUnits() if options.logical else WallUnits(clock, options.unit_seconds)
+    )
     state = RankState(arrays, load("cpu"), units, options.method == "a2cid2")
     recorder = Recorder(metrics, clock, units, ledger)
     tally = Tally(size, recorder)
@@ -154,7 +157,17 @@ def assemble(
     )
     machine, demand = _pairing(options, graph.topology, rank, units)
     pulse = _pulse(
-        comms, options, graph, node, state, ledger, tally, units, averaging, clock, recorder
+        comms,
+        options,
+        graph,
+        node,
+        state,
+        ledger,
+        tally,
+        units,
+        averaging,
+        clock,
+        recorder,
     )
     loop = CommunicationLoop(
         machine=machine,
@@ -197,43 +210,41 @@ def _quota(options: WorkerOptions, size: int) -> int | None:
     return math.ceil(options.total_gradients / size)
 
 
-def _coefficients(options: WorkerOptions, graph: Graph) -> Coefficients:
-    """Constants for the asked rate."""
-    if options.method == "async" or graph.topology.size == 1:
+def _coefficients(options: WorkerOptions, graph: Graph, rate: float) -> Coefficients:
+    """Constants for a rate of exchanges."""
+    if options.method == "async":
         return BASELINE
-    return acid_coefficients(
-        graph.chi_1, graph.chi_2, safety=options.safety, rate=options.comm_rate
-    )
+    return acid_coefficients(graph.chi_1, graph.chi_2, options.safety, rate)
 
 
 def _pairing(
     options: WorkerOptions, topology: Topology, rank: int, units: Any
-) -> tuple[Any, Demand]:
+) -> tuple[Machine, Demand]:
+    neighbours = topology.neighbours(rank)
     if options.pairing == "schedule":
         return _scheduled(options, topology, rank, units)
     rate = topology.start_rate(rank, options.comm_rate)
-    neighbours = topology.neighbours(rank)
-    machine: Any
+    machine: Machine
     if options.pairing == "fifo":
         rate *= 2  # both ends of a match were due, and both count it
         machine = FifoMachine(neighbours)
     else:
-        generator = np.random.default_rng([options.seed, rank, 0])
+        chance = np.random.default_rng([options.seed, rank, 0])
         weights = topology.edge_weights(rank)
-        machine = HandshakeMachine(rank, neighbours, weights, generator)
+        machine = HandshakeMachine(rank, neighbours, weights, chance)
     arrivals = PoissonArrivals(rate, np.random.default_rng([options.seed, rank, 1]))
     return machine, PoissonDemand(arrivals, units)
 
 
 def _scheduled(
     options: WorkerOptions, topology: Topology, rank: int, units: Any
-) -> tuple[Any, Demand]:
-    def meetings() -> Iterator[Meeting]:
-        return meetings_of(rank, topology, options.comm_rate, options.seed)
-
-    machine = ScheduleMachine(topology.neighbours(rank), meetings())
+) -> tuple[Machine, Demand]:
+    """The machine and the demand follow the same list, each at its own pace."""
+    lists = [
+        meetings_of(rank, topology, options.comm_rate, options.seed) for _ in range(2)
+    ]
     kind = LogicalDemand if options.logical else ScheduledDemand
-    return machine, kind(meetings(), units)
+    return ScheduleMachine(topology.neighbours(rank), lists[0]), kind(lists[1], units)
 
 
 def _pulse(
@@ -250,7 +261,7 @@ def _pulse(
     recorder: Recorder,
 ) -> Pulse:
     size = comms.heartbeat.size
-    asked = _coefficients(options, graph)
+    asked = _coefficients(options, graph, options.comm_rate)
     steered = asked != BASELINE and not options.logical
     interval = HEARTBEAT_SECONDS * max(1.0, node.ranks_per_core / 4)
     return Pulse(
@@ -265,9 +276,7 @@ def _pulse(
         state=state,
         ledger=ledger,
         tally=tally,
-        governor=Governor(
-            graph.chi_1, graph.chi_2, options.comm_rate, safety=options.safety
-        )
+        governor=Governor(_coefficients(options, graph, 1.0), options.comm_rate)
         if steered
         else None,
         coefficients=BASELINE if steered else asked,
@@ -285,7 +294,7 @@ def _driver(
     loop: CommunicationLoop,
     ledger: Ledger,
     node: Node,
-    comm: MPI.Comm,
+    comm: Comm,
 ) -> Any:
     if options.progress == "inline":
         return InlineDriver(loop, ledger, node.ranks_per_core)

@@ -10,10 +10,10 @@ from collections import deque
 from typing import Any, NamedTuple
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from acidmpi.clocks import Clock
+from acidmpi.mpi.reductions import Comm, Request, start_sum_at_root
 from acidmpi.progress import Deadline, Pace, Steps
 from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.state import RankState, widen
@@ -35,7 +35,7 @@ class _Round(NamedTuple):
     total: int
     mine: list[Array]
     result: list[Array]
-    requests: list[MPI.Request]
+    requests: list[Request]
 
 
 class Averaging:
@@ -52,7 +52,7 @@ class Averaging:
 
     def __init__(
         self,
-        comm: MPI.Comm,
+        comm: Comm,
         state: RankState,
         ledger: Ledger,
         every: int | None,
@@ -88,7 +88,9 @@ class Averaging:
 
     def finish(self) -> Steps[None]:
         """Yield until nothing is under way."""
-        deadline = Deadline(self._deadline_seconds, self._clock, "an average of all ranks")
+        deadline = Deadline(
+            self._deadline_seconds, self._clock, "an average of all ranks"
+        )
         while self._rounds:
             self.poll()
             deadline.check()
@@ -99,7 +101,7 @@ class Averaging:
         root = self._comm.rank == 0
         result = [np.empty_like(a) if root else np.empty(0, a.dtype) for a in mine]
         requests = [
-            self._comm.Ireduce(a, r if root else None, op=MPI.SUM, root=0)
+            start_sum_at_root(self._comm, a, r)
             for a, r in zip(mine, result, strict=True)
         ]
         self._rounds.append(_Round(total, mine, result, requests))

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from acidmpi.mpi.collectives import agree, check_same
 from acidmpi.mpi.communicators import Communicators
+from acidmpi.mpi.reductions import Comm
 from acidmpi.mpi.threads import check_thread_level
 from acidmpi.worker.assembly import Parts, assemble, shared_topology, warm_kernels
 from acidmpi.worker.averaging import Average
@@ -56,7 +56,7 @@ class Engine:
     def __init__(
         self,
         arrays: Sequence[Array],
-        comm: MPI.Comm,
+        comm: Comm,
         options: WorkerOptions,
         *,
         signature: dict[str, str],
@@ -271,4 +271,3 @@ class Engine:
         average_arrays(comm, buffers, self._seconds)
         scale = checked * self._spread.rms
         self._drift = abs(float(drift)) / scale if scale else 0.0
-

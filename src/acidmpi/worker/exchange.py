@@ -1,5 +1,4 @@
-"""One exchange: a long vector in chunks, one on the wire, the next prepared, the last
-applied.
+"""One exchange of a long vector, in chunks: while one travels others are prepared.
 
 What is sent is x mixed to the moment of the chunk's snapshot, and the jump is computed
 from exactly what was sent and what was received, so both ends use the same two numbers

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from acidmpi.mpi.collectives import complete
+from acidmpi.mpi.reductions import Comm, start_broadcast, start_sum
 from acidmpi.worker.state import RankState, narrow, widen
 
 Array = NDArray[Any]
@@ -29,7 +29,7 @@ class Spread:
     """Root mean square of all x."""
 
 
-def average_state(comm: MPI.Comm, state: RankState, seconds: float) -> Spread:
+def average_state(comm: Comm, state: RankState, seconds: float) -> Spread:
     """Set x and x̃ of every rank to the mean of (x + x̃)/2 over all.
 
     Args:
@@ -48,14 +48,14 @@ def average_state(comm: MPI.Comm, state: RankState, seconds: float) -> Spread:
         state.half_sum(chunk, half)
         wide = widen(x).astype(np.float64)
         away = wide - mean(comm, wide, seconds)
-        sums += away @ away, wide @ wide, x.size
+        sums += np.array([away @ away, wide @ wide, x.size])
         x[:] = narrow(mean(comm, widen(half), seconds), x.dtype)
     state.restart()
     distance, square, count = mean(comm, sums, seconds)
     return Spread(float(distance), float(np.sqrt(square / max(count, 1.0))))
 
 
-def average_arrays(comm: MPI.Comm, arrays: Sequence[Array], seconds: float) -> None:
+def average_arrays(comm: Comm, arrays: Sequence[Array], seconds: float) -> None:
     """Replace each array, of any shape, by its mean over the ranks."""
     for array in arrays:
         flat = np.ascontiguousarray(array).reshape(-1)
@@ -63,19 +63,19 @@ def average_arrays(comm: MPI.Comm, arrays: Sequence[Array], seconds: float) -> N
         array[...] = narrow(result, array.dtype).reshape(array.shape)
 
 
-def broadcast_arrays(comm: MPI.Comm, arrays: Sequence[Array], seconds: float) -> None:
+def broadcast_arrays(comm: Comm, arrays: Sequence[Array], seconds: float) -> None:
     """Replace each array, of any shape and type, by rank 0's."""
     for array in arrays:
         flat = np.ascontiguousarray(array).reshape(-1)
-        request = comm.Ibcast([flat.view(np.uint8), MPI.BYTE], root=0)
+        request = start_broadcast(comm, flat)
         complete(request, seconds, "handing out rank 0's parameters")
         array[...] = flat.reshape(array.shape)
 
 
-def mean(comm: MPI.Comm, mine: Array, seconds: float) -> Array:
+def mean(comm: Comm, mine: Array, seconds: float) -> Array:
     """Mean of an array over the ranks."""
     total = np.empty_like(mine)
-    request = comm.Iallreduce(np.ascontiguousarray(mine), total, op=MPI.SUM)
+    request = start_sum(comm, np.ascontiguousarray(mine), total)
     complete(request, seconds, "the average of all ranks")
     total /= comm.size
     return total

@@ -4,11 +4,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from acidmpi.errors import ConfigError
 from acidmpi.kernels.hyper import Add
+from acidmpi.mpi.reductions import Comm
 from acidmpi.worker.averaging import Average
 from acidmpi.worker.engine import Engine
 from acidmpi.worker.options import WorkerOptions
@@ -46,7 +46,7 @@ class Gossip:
     """
 
     def __init__(
-        self, x: Array, *, comm: MPI.Comm, metrics: Any = None, **options: Any
+        self, x: Array, *, comm: Comm, metrics: Any = None, **options: Any
     ) -> None:
         self._shape = np.shape(x)
         self._x = _flat(x)

@@ -10,11 +10,11 @@ the loop is over when each that was sent has come.
 """
 
 import numpy as np
-from mpi4py import MPI
 
 from acidmpi.clocks import Clock
 from acidmpi.errors import AcidError, PeerFailed, RemoteError
 from acidmpi.mpi.collectives import describe
+from acidmpi.mpi.reductions import MPIError
 from acidmpi.pairing.machine import Machine
 from acidmpi.pairing.messages import Kind, Sends
 from acidmpi.pairing.wire import FAIL, STOP, Message, Notice, Wire
@@ -119,7 +119,7 @@ class CommunicationLoop:
             self._tell_failure()
             self._exchanger.abandon()
             self._wire.close()
-        except (AcidError, MPI.Exception):
+        except (AcidError, MPIError):
             pass  # MPI itself is what failed; the first error is the one to show
 
     # The work at hand: reads top to bottom.
@@ -266,11 +266,9 @@ class CommunicationLoop:
     def _tell_failure(self) -> None:
         """Send this rank's own error to every rank, once."""
         failure = self._ledger.failure
-        own = failure is not None and not isinstance(failure, RemoteError)
-        if self._told_failure or not own:
+        if failure is None or isinstance(failure, RemoteError) or self._told_failure:
             return
         self._told_failure = True
         for peer in range(self._pulse.size):
             if peer != self._pulse.rank:
                 self._wire.send(peer, FAIL, self._notice(), describe(failure))
-

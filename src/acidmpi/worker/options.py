@@ -37,7 +37,8 @@ class WorkerOptions:
     """Exchanges that may be due before the compute loop waits; None: it never waits."""
 
     safety: float = 1.0
-    """Scales the constants of A²CiD²; 1 is the paper's choice."""
+    """Draws the constants of A²CiD² back towards plain gossip; 1 is the paper's choice,
+    0 no acceleration at all."""
 
     seed: int = 0
     """Source of all chance in communication."""
@@ -58,7 +59,10 @@ class WorkerOptions:
         for name in ("method", "pairing", "progress"):
             _check_choice(name, getattr(self, name))
         _check_finite("comm_rate", self.comm_rate, 0.0)
-        _check_finite("safety", self.safety, 0.0)
+        if not 0 <= self.safety <= 1:
+            raise ConfigError(
+                f"safety must lie between 0 (no acceleration) and 1, got {self.safety}"
+            )
         _check_positive("deadline_seconds", self.deadline_seconds)
         _check_positive("chunk_bytes", self.chunk_bytes)
         for name in ("total_gradients", "unit_seconds", "average_every"):

@@ -11,12 +11,12 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from acidmpi.clocks import Clock
 from acidmpi.dynamics.coefficients import BASELINE, Coefficients
 from acidmpi.dynamics.governor import Governor
+from acidmpi.mpi.reductions import Comm, Request, start_sum
 from acidmpi.telemetry.heartbeat import Heartbeat
 from acidmpi.telemetry.sketch import CELLS, Sketcher, consensus_distance
 from acidmpi.worker.averaging import Averaging
@@ -30,14 +30,16 @@ Vector = NDArray[np.float64]
 ENOUGH_EXCHANGES = 3
 """Exchanges of every rank before x and x̃ are mixed at all."""
 
-MEMORY = 0.8
-"""How much of the past the measured unit and rate keep from round to round."""
+UNIT_GRADIENTS = 16
+"""Gradients of each rank over which the unit of time is measured, about."""
+
+RATE_EXCHANGES = (200, 32)
+"""Exchanges over which the rate is measured: so many, and so many for each rank. The
+constants follow the lower envelope of the measured rate, so it should be steady."""
 
 
 class Field(IntEnum):
-    """Places in the vector that ranks sum; one place for each rank follows, then the
-    sketch.
-    """
+    """Places in the vector that ranks sum; one for each rank follows, then the sketch."""
 
     ELAPSED = 0
     GRADIENTS = 1
@@ -87,7 +89,7 @@ class Pulse:
         self,
         *,
         heartbeat: Heartbeat,
-        comm: MPI.Comm,
+        comm: Comm,
         state: RankState,
         ledger: Ledger,
         tally: Tally,
@@ -122,7 +124,10 @@ class Pulse:
         self._began_seconds = clock.now()
         self._done = False
         self._before = np.zeros(len(Field))
-        self._recent = np.zeros(len(Field))
+        self._lately = np.zeros(len(Field))
+        """Sums over the window of the unit."""
+        self._steadily = np.zeros(len(Field))
+        """Sums over the window of the rate."""
         state.set_eta(coefficients.eta)
 
     @staticmethod
@@ -136,7 +141,7 @@ class Pulse:
         total, unit = self._before, self.beat.unit_seconds
         if unit is None or not total[Field.ELAPSED]:
             return 0.0
-        if isinstance(self._units, WallUnits) and self._fixed_unit:
+        if self._fixed_unit:
             return float(total[Field.EXCHANGES] * unit / total[Field.ELAPSED])
         return float(total[Field.EXCHANGES] / max(total[Field.GRADIENTS], 1.0))
 
@@ -161,13 +166,15 @@ class Pulse:
         summed = self._heartbeat.poll(self._contribution)
         if summed is not None:
             self._digest(summed)
-        if self._governor is not None and (summed is not None or self._heartbeat.age > 2):
+        if self._governor is not None and (
+            summed is not None or self._heartbeat.age > 2
+        ):
             self._set(self._governor.coefficients(self._heartbeat.age))
         return summed is not None
 
-    def sum_into(self, mine: NDArray[np.int64], result: NDArray[np.int64]) -> MPI.Request:
+    def sum_into(self, mine: NDArray[np.int64], result: NDArray[np.int64]) -> Request:
         """One last sum, of integers, when no round will begin any more."""
-        return self._comm.Iallreduce(mine, result, op=MPI.SUM)
+        return start_sum(self._comm, mine, result)
 
     def _contribution(self) -> Vector:
         ledger, tally = self._ledger, self._tally
@@ -190,7 +197,10 @@ class Pulse:
         self._ledger.learn_all(rest[: self.size])
         step = fields - self._before
         self._before = fields
-        self._recent = MEMORY * self._recent + step
+        few, each = RATE_EXCHANGES
+        window = few + each * self.size
+        _remember(self._steadily, step, Field.EXCHANGES, window)
+        _remember(self._lately, step, Field.GRADIENTS, UNIT_GRADIENTS * self.size)
         self.beat = self._read(fields, step, rest[self.size :])
         self.all_done = fields[Field.DONE] == self.size
         self._averaging.passed(self.beat.total_gradients)
@@ -213,23 +223,20 @@ class Pulse:
 
     def _rate(self, unit: float | None) -> float:
         """Exchanges per rank and unit in the recent past."""
-        recent = self._recent
-        if unit is None or not recent[Field.ELAPSED]:
-            return 0.0
-        if isinstance(self._units, WallUnits):
-            return float(recent[Field.EXCHANGES] * unit / recent[Field.ELAPSED])
+        recent = self._steadily
+        if self._fixed_unit and unit is not None:
+            elapsed = recent[Field.ELAPSED]
+            return float(recent[Field.EXCHANGES] * unit / elapsed) if elapsed else 0.0
         return float(recent[Field.EXCHANGES] / max(recent[Field.GRADIENTS], 1.0))
 
     def _unit(self) -> float | None:
         """Mean seconds of a gradient in the recent past; sets the clock of time to it."""
-        units = self._units
-        if not isinstance(units, WallUnits):
+        if not isinstance(self._units, WallUnits):
             return 1.0
-        if not self._fixed_unit and self._recent[Field.GRADIENTS] > 0:
-            recent = self._recent
-            unit = float(recent[Field.ELAPSED] / recent[Field.GRADIENTS])
-            self._state.change(lambda: units.set_unit(unit))
-        return units.unit_seconds
+        lately = self._lately
+        if not self._fixed_unit and lately[Field.GRADIENTS] > 0:
+            self._units.set_unit(float(lately[Field.ELAPSED] / lately[Field.GRADIENTS]))
+        return self._units.unit_seconds
 
     def _set(self, coefficients: Coefficients) -> None:
         if not self._state.accelerated:
@@ -247,3 +254,9 @@ class Pulse:
                 comm_rate=self.beat.comm_rate,
                 consensus_distance=self.beat.consensus_distance,
             )
+
+
+def _remember(sums: Vector, step: Vector, field: Field, window: float) -> None:
+    """Add `step` to `sums`, and forget as much of the past as fills the window."""
+    sums *= max(0.0, 1.0 - step[field] / window)
+    sums += step

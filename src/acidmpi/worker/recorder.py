@@ -17,7 +17,9 @@ class Recorder:
         ledger: this rank's own count of gradients.
     """
 
-    def __init__(self, metrics: Any, clock: Clock, units: Units, ledger: Ledger) -> None:
+    def __init__(
+        self, metrics: Any, clock: Clock, units: Units, ledger: Ledger
+    ) -> None:
         self._metrics = metrics
         self._clock = clock
         self._units = units

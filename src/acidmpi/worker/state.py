@@ -95,11 +95,6 @@ class RankState:
                 if tilde is not None:
                     tilde[:] = widen(x)
 
-    def change(self, action: Callable[[], None]) -> None:
-        """Run `action`, which changes time or constants, under the lock."""
-        with self.lock:
-            action()
-
     def snapshot(self, chunk: Chunk, out: Array) -> float:
         """Write x as it is now into `out`; change nothing.
 
@@ -160,8 +155,10 @@ class RankState:
             x, tilde = self._slices(chunk)
             self.kernels.snapshot(x, tilde, out, 0.5)
 
-    def sample(self, coordinates: Sequence[NDArray[np.intp]]) -> list[NDArray[np.float64]]:
-        """x as it is now at a few coordinates of each buffer, as float64."""
+    def sample(
+        self, coordinates: Sequence[NDArray[np.intp]]
+    ) -> list[NDArray[np.float64]]:
+        """X as it is now at a few coordinates of each buffer, as float64."""
         with self.lock:
             weight = mixing_weight(self._now() - self._stands_at)
             return [

@@ -1,5 +1,6 @@
-"""The time of the dynamics: in units of one mean gradient, from a wall clock or logical."""
+"""The time of the dynamics, in units of one mean gradient: by a clock, or logical."""
 
+import threading
 from typing import Protocol
 
 from acidmpi.clocks import Clock
@@ -17,8 +18,8 @@ class Units(Protocol):
 class WallUnits:
     """A wall clock divided by the unit that heartbeats agree on.
 
-    Shared by both loops under the lock of `RankState`, which reads it and through which
-    the communication loop sets it.
+    Read by both loops and set by the communication loop, under a lock of its own that
+    is never held while another one is taken.
 
     Args:
         clock: seconds.
@@ -28,18 +29,24 @@ class WallUnits:
     def __init__(self, clock: Clock, unit_seconds: float | None = None) -> None:
         self._clock = clock
         self._base = TimeBase()
-        self.unit_seconds: float | None = None
+        self._lock = threading.Lock()
         if unit_seconds is not None:
             self.set_unit(unit_seconds)
 
+    @property
+    def unit_seconds(self) -> float | None:
+        """The unit in use; None while none is known."""
+        return self._base.seconds_per_unit
+
     def now(self) -> float:
         """Units since the first unit was known."""
-        return self._base.units(self._clock.now())
+        with self._lock:
+            return self._base.units(self._clock.now())
 
     def set_unit(self, unit_seconds: float) -> None:
         """From now on a unit takes `unit_seconds`; time stays continuous."""
-        self._base.set_unit(unit_seconds, self._clock.now())
-        self.unit_seconds = unit_seconds
+        with self._lock:
+            self._base.set_unit(unit_seconds, self._clock.now())
 
 
 class LogicalUnits:

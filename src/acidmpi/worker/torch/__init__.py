@@ -1,3 +1,1 @@
-"""The worker for torch models."""
-
-from acidmpi.worker.torch.worker import Worker as Worker
+"""The worker for torch models, and how their optimizers are fused."""

@@ -6,7 +6,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from mpi4py import MPI
 from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 from acidmpi.arrays.torch import FlatModel
 from acidmpi.arrays.torch.views import as_array
 from acidmpi.errors import ConfigError, NonFiniteError
+from acidmpi.mpi.reductions import Comm
 from acidmpi.worker.averaging import Average
 from acidmpi.worker.engine import Engine
 from acidmpi.worker.gossip import make_options
@@ -66,7 +66,7 @@ class Worker:
         model: nn.Module,
         optimizer: Optimizer,
         *,
-        comm: MPI.Comm,
+        comm: Comm,
         nonfinite: NonFinite = "raise",
         metrics: Any = None,
         **options: Any,
@@ -253,5 +253,7 @@ class Worker:
 
     def _float_buffers(self) -> list[Array]:
         return [
-            as_array(b.detach()) for b in self._module.buffers() if b.is_floating_point()
+            as_array(b.detach())
+            for b in self._module.buffers()
+            if b.is_floating_point()
         ]
