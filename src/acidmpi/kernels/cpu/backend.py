@@ -56,8 +56,8 @@ class CpuKernels:
         arrays = (x, x_tilde, gradient)
         match hyper:
             case SGD():
-                momentum = state[0] if hyper.momentum else None
-                self._run("sgd", (*arrays, momentum), weight, *_sgd(hyper))
+                memory = state if hyper.momentum else (None,)
+                self._run("sgd", (*arrays, *memory), weight, *_sgd(hyper))
             case Adam():
                 self._run("adam", (*arrays, *state), weight, *_adam(hyper))
             case Add():

@@ -36,7 +36,7 @@ def compile_object(variant: Variant, symbol: str) -> bytes:
     The function follows Numba's convention: two pointers, to a result that is always
     null and to an exception that is never raised, come before the loop's arguments.
     """
-    module = llvm.parse_assembly(_intermediate_code(variant))
+    module = llvm.parse_assembly(intermediate_code(variant))
     (function,) = [f for f in module.functions if not f.is_declaration]
     function.name = symbol
     called = {f.name for f in module.functions if f.is_declaration}
@@ -47,7 +47,8 @@ def compile_object(variant: Variant, symbol: str) -> bytes:
     return code
 
 
-def _intermediate_code(variant: Variant) -> str:
+def intermediate_code(variant: Variant) -> str:
+    """The loop for these types as text, optimised for this processor."""
     signature = types.void(
         *(_ARRAYS[kind] for kind in variant.arrays),
         types.intp,
