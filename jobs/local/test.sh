@@ -16,7 +16,8 @@ stage() {
     current=$1
     shift
     printf '\n==== %s\n' "$current"
-    "$@" 2>&1 | tee "$log"
+    # Ranks print through a terminal of mpiexec's, and MPI's version ends in a zero byte.
+    "$@" 2>&1 | sed -u 's/\x0//g; s/\r$//' | tee "$log"
     note "$current" "$((SECONDS - start))" "$(closing_line "$log")"
 }
 
@@ -30,7 +31,7 @@ note() {
 
 # The last "=== 12 passed in 3.45s ===" of a log, without its rulers.
 closing_line() {
-    tr -d '\r' <"$1" | sed -nE 's/^=+ (.* in [0-9.]+s.*) =+$/\1/p' | tail -n 1
+    sed -nE 's/^=+ (.* in [0-9.]+s.*) =+$/\1/p' "$1" | tail -n 1
 }
 
 finish() {

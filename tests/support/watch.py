@@ -14,6 +14,7 @@ STACKS_SIGNAL = signal.SIGUSR2
 # Many ranks on few cores import, collect and report slowly: no sign of a hang.
 START_SECONDS = 120.0
 STACKS_SECONDS = 5.0
+TEST_PHASES = ("setup", "call", "teardown")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _left_alone(
     state: State, states: dict[int, State], limits: Limits, now: float
 ) -> str | None:
     """A rank may wait for ever for one that failed or left: do not wait as long."""
-    if state.status is not None:
+    if state.phase not in TEST_PHASES:
         return None
     for other in states.values():
         gone_at = _gone_at(other, state.test)

@@ -65,6 +65,8 @@ def test_a_failure_is_forgotten_with_the_next_test(tmp_path):
 def test_nobody_waits_long_for_a_rank_that_left():
     left = state(0, test="leaving", status=0)
     assert why(left, state(1), now=103.0) == "rank 0 left: rank 1 still in test_x"
+    about_to_leave = state(1, test="between tests", phase="after test_x")
+    assert why(left, about_to_leave, now=103.0) is None
 
 
 def test_ranks_that_do_not_start_and_runs_that_do_not_end_are_noticed():
