@@ -1,0 +1,1 @@
+"""The mathematics of one rank: constants, mixing, carried jumps, arrivals, time."""

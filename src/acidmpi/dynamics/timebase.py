@@ -1,0 +1,83 @@
+"""The two clocks of a rank: units of time from seconds, and theta from units.
+
+Both are integrals of a rate that changes now and then, and both only grow.
+"""
+
+import math
+
+from acidmpi.errors import ConfigError
+
+
+class _Integral:
+    """Integral of a piecewise constant, non-negative rate; continuous and monotone."""
+
+    def __init__(self) -> None:
+        self._rate = 0.0
+        self._since = 0.0
+        self._base = 0.0
+        self._highest = 0.0
+
+    def set_rate(self, rate: float, position: float) -> None:
+        self._base = self.at(position)
+        self._since = position
+        self._rate = rate
+
+    def at(self, position: float) -> float:
+        value = self._base + self._rate * (position - self._since)
+        # Two loops read their clocks in any order; neither may see time go back.
+        self._highest = max(self._highest, value)
+        return self._highest
+
+
+class TimeBase:
+    """Units of time (mean seconds of a gradient) that have passed on this rank.
+
+    It stands at 0 until a unit is known; a new unit counts from the moment it is set.
+    """
+
+    def __init__(self) -> None:
+        self._units = _Integral()
+        self._seconds_per_unit: float | None = None
+
+    @property
+    def seconds_per_unit(self) -> float | None:
+        """The unit in use, or None while none is known."""
+        return self._seconds_per_unit
+
+    def set_unit(self, seconds_per_unit: float, now: float) -> None:
+        """Count units of `seconds_per_unit` from `now` on."""
+        if not (math.isfinite(seconds_per_unit) and seconds_per_unit > 0):
+            raise ConfigError(
+                "a unit of time must be a positive number of seconds, got "
+                f"{seconds_per_unit}"
+            )
+        self._units.set_rate(1.0 / seconds_per_unit, now)
+        self._seconds_per_unit = seconds_per_unit
+
+    def units(self, now: float) -> float:
+        """Units that have passed at `now` seconds; never less than before."""
+        return self._units.at(now)
+
+
+class Theta:
+    """The integral of eta over units of time; stands still until an eta is set."""
+
+    def __init__(self) -> None:
+        self._theta = _Integral()
+        self._eta = 0.0
+
+    @property
+    def eta(self) -> float:
+        """The rate of mixing in use."""
+        return self._eta
+
+    def set_eta(self, eta: float, units: float) -> None:
+        """Mix at `eta` per unit from `units` on."""
+        if not (math.isfinite(eta) and eta >= 0):
+            raise ConfigError(f"eta must be finite and not negative, got {eta}")
+        self._theta.set_rate(eta, units)
+        self._eta = eta
+
+    def at(self, units: float) -> float:
+        """Theta at `units`; never less than before."""
+        return self._theta.at(units)

@@ -1,0 +1,7 @@
+"""Communication graphs: who exchanges with whom, how often, and how fast it mixes."""
+
+from acidmpi.topology.graph import Topology
+from acidmpi.topology.make import make_topology
+from acidmpi.topology.spectrum import Spectrum, spectrum
+
+__all__ = ["Spectrum", "Topology", "make_topology", "spectrum"]
