@@ -10,5 +10,6 @@ acidmpi_use .venv
 
 run="runs/quickstart-$(date +%Y%m%d-%H%M%S)"
 acidmpi_mpiexec 4 python -m acidmpi.train --output "$run"
-python jobs/local/show_summary.py "$run"
+
+acidmpi_say "the whole result is in $run/summary.json"
 acidmpi_say "next: source .venv/bin/activate, then python -m acidmpi.train --help"
