@@ -21,7 +21,7 @@ SIZE = 11_173_962
 """Parameters of ResNet-18 with ten classes."""
 
 CHUNK_BYTES = 512 << 10
-REPEATS = 15
+ROUNDS = 15
 
 Result = dict[str, Any]
 
@@ -36,21 +36,21 @@ class Task(NamedTuple):
     work: Callable[[], None]
 
 
-def run(size: int = SIZE, repeats: int = REPEATS) -> list[Result]:
+def run(size: int = SIZE, rounds: int = ROUNDS) -> list[Result]:
     """Measure everything.
 
     Returns:
         Of each measurement `name, value, unit, limit, ratio`: the limit is what plain
         copying or torch reaches in the same unit, the ratio is value / limit.
     """
-    return [*_bandwidths(size, repeats), *_steps(repeats)]
+    return [*_bandwidths(size, rounds), *_steps(rounds)]
 
 
-def _bandwidths(size: int, repeats: int) -> list[Result]:
+def _bandwidths(size: int, rounds: int) -> list[Result]:
     arrays = _Arrays(size)
     copy = Task("copyto", 2, lambda: np.copyto(arrays.out, arrays.sent))
     tasks = [copy, *_reads(arrays), *_events(arrays)]
-    seconds = _interleaved(tasks, arrays.refill, repeats)
+    seconds = _interleaved(tasks, arrays.refill, rounds)
     speeds = {t.name: t.streams * size * 4e-9 / seconds[t.name] for t in tasks}
     limit = speeds.pop(copy.name)
     return [_result(name, speed, "GB/s", limit) for name, speed in speeds.items()]
@@ -136,7 +136,7 @@ def _events(arrays: _Arrays) -> list[Task]:
     ]
 
 
-def _steps(repeats: int) -> list[Result]:
+def _steps(rounds: int) -> list[Result]:
     import torch
 
     threads = torch.get_num_threads()
@@ -158,7 +158,7 @@ def _steps(repeats: int) -> list[Result]:
             arrays.refill()
             tensors.refill()
 
-        seconds = _interleaved(tasks, refill, repeats)
+        seconds = _interleaved(tasks, refill, rounds)
     finally:
         torch.set_num_threads(threads)
     return [
@@ -218,11 +218,11 @@ def resnet18_shapes() -> list[tuple[int, ...]]:
 
 
 def _interleaved(
-    tasks: list[Task], prepare: Callable[[], None], repeats: int
+    tasks: list[Task], prepare: Callable[[], None], rounds: int
 ) -> dict[str, float]:
     """Median seconds of each task; in each round every task has its turn."""
     taken: dict[str, list[float]] = {task.name: [] for task in tasks}
-    for number in range(1 + repeats):
+    for number in range(1 + rounds):
         for task in tasks:
             prepare()
             start = time.perf_counter()

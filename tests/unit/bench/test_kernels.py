@@ -10,7 +10,7 @@ def test_the_rival_has_the_parameters_of_resnet_18():
 
 
 def test_every_kernel_is_compared():
-    results = run(size=100_000, repeats=1)
+    results = run(size=100_000, rounds=1)
     assert all(r["value"] > 0 and r["limit"] > 0 for r in results)
     assert all(math.isclose(r["ratio"], r["value"] / r["limit"]) for r in results)
     names = " ".join(r["name"] for r in results)

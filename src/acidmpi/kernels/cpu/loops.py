@@ -1,10 +1,10 @@
 """The loops, plain Python that Numba compiles for one combination of types at a time.
 
 Arrays are pointers to `n` elements. An absent `x_tilde` or momentum is `None`: its
-branches vanish in compilation. Flags
-choose between values, never between stores, so that every loop becomes vector
-instructions; hence two loops where the gradient may be zeroed. There is no fast-math:
-with weight zero `x` gets the baseline's arithmetic, bit for bit, and NaN stays NaN.
+branches vanish in compilation. Flags choose between values, never between stores, so
+that every loop becomes vector instructions; hence two loops where the gradient may be
+zeroed. There is no fast-math: with weight zero `x` gets the baseline's arithmetic, bit
+for bit, and NaN stays NaN.
 """
 
 from typing import Any
