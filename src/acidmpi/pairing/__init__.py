@@ -1,0 +1,1 @@
+"""How two ranks agree to exchange: protocols as pure state machines."""

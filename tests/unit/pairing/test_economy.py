@@ -1,0 +1,171 @@
+"""What the handshake costs, and whether it keeps the rate: a simulation of whole graphs.
+
+Time is in units of the mean exchange. Latencies and durations are random; a channel keeps
+its order; an exchange begins when both ends know of it.
+"""
+
+import heapq
+from collections import defaultdict
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from acidmpi.pairing.handshake import HandshakeMachine
+from acidmpi.pairing.messages import Kind
+from acidmpi.topology import make_topology
+
+
+class Cost(NamedTuple):
+    messages: float
+    """Control messages per exchange."""
+    repeated: float
+    """Share of exchanges with the peer of the rank's previous one."""
+    rate: float
+    """Exchanges a rank takes part in per unit of time."""
+    lag: float
+    """Mean number of exchanges that are due when one more becomes due."""
+
+
+class Simulation:
+    """Ranks that follow the documented rule of patience.
+
+    Args:
+        topology: whom they may be matched with.
+        latency: mean seconds of a message.
+        shape: of the gamma distribution of durations; variance is 1 / shape.
+        start_rate: own exchanges that become due per unit; None means always due.
+    """
+
+    def __init__(self, topology, latency, shape, start_rate=None, seed=0):
+        self.chance = np.random.default_rng(seed)
+        self.latency, self.shape, self.start_rate = latency, shape, start_rate
+        ranks = range(topology.size)
+        self.machines = [
+            HandshakeMachine(
+                rank,
+                topology.neighbours(rank),
+                topology.edge_weights(rank),
+                np.random.default_rng([seed, rank]),
+            )
+            for rank in ranks
+        ]
+        self.due = [0 if start_rate else np.inf for _ in ranks]
+        self.hold = [0.0 for _ in ranks]
+        self.busy = [False for _ in ranks]
+        self.previous = [None for _ in ranks]
+        self.messages = self.matches = self.repeated = 0
+        self.lags = []
+        self.queue, self.order = [], count()
+        self.arrived = defaultdict(float)
+        for rank in ranks:
+            self.later(self.chance.random(), self.act, rank)
+            if start_rate:
+                self.later(self.chance.exponential(1 / start_rate), self.fall_due, rank)
+
+    def later(self, time, call, *args):
+        heapq.heappush(self.queue, (time, next(self.order), call, args))
+
+    def run(self, until):
+        while self.queue[0][0] < until:
+            time, _, call, args = heapq.heappop(self.queue)
+            call(time, *args)
+        return Cost(
+            2 * self.messages / self.matches,
+            self.repeated / self.matches,
+            self.matches / len(self.machines) / until,
+            float(np.mean(self.lags)) if self.lags else np.inf,
+        )
+
+    def fall_due(self, time, rank):
+        self.lags.append(self.due[rank])
+        self.due[rank] += 1
+        gap = self.chance.exponential(1 / self.start_rate)
+        self.later(time + gap, self.fall_due, rank)
+        self.act(time, rank)
+
+    def send(self, time, rank, sends):
+        for peer, kind in sends:
+            self.messages += 1
+            arrival = time + self.chance.gamma(2, self.latency / 2)
+            arrival = max(arrival, np.nextafter(self.arrived[rank, peer], np.inf))
+            self.arrived[rank, peer] = arrival
+            self.later(arrival, self.hear, peer, rank, kind)
+
+    def hear(self, time, rank, source, kind):
+        machine = self.machines[rank]
+        self.send(time, rank, machine.receive(source, kind))
+        if kind == Kind.BUSY:
+            self.hold[rank] = time + machine.patience()
+        self.act(time, rank)
+
+    def act(self, time, rank):
+        machine = self.machines[rank]
+        if machine.matched is not None:
+            if not self.busy[rank]:
+                self.begin(time, rank, machine)
+        elif machine.can_start and self.due[rank] >= 1:
+            if time < self.hold[rank]:
+                self.later(self.hold[rank], self.act, rank)
+            else:
+                self.send(time, rank, machine.start())
+
+    def begin(self, time, rank, machine):
+        peer = machine.matched
+        self.busy[rank] = True
+        self.matches += 1
+        self.repeated += self.previous[rank] == peer and len(machine.neighbours) > 1
+        self.previous[rank] = peer
+        self.due[rank] -= machine.started
+        if self.busy[peer] and self.machines[peer].matched == rank:
+            over = time + self.chance.gamma(self.shape, 1 / self.shape)
+            for end in (rank, peer):
+                self.later(over + self.latency * self.chance.random(), self.end, end)
+
+    def end(self, time, rank):
+        machine = self.machines[rank]
+        self.busy[rank] = False
+        self.send(time, rank, machine.finish())
+        self.hold[rank] = time + machine.patience()
+        self.act(time, rank)
+
+
+@pytest.mark.parametrize("latency", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("shape", [2, 20], ids=["uneven", "even"])
+@pytest.mark.parametrize(
+    ("name", "size", "most_messages"),
+    [("ring", 16, 3.1), ("ring", 64, 3.1), ("complete", 16, 7.5)],
+)
+def test_messages_and_repeated_pairs_when_always_due(
+    name, size, most_messages, latency, shape, capsys
+):
+    cost = Simulation(make_topology(name, size), latency, shape).run(150 + 50 * latency)
+    with capsys.disabled():
+        print(
+            f"\n{name} {size}, latency {latency}, shape {shape}: "
+            f"{cost.messages:.2f} messages per exchange, "
+            f"{cost.repeated:.1%} repeated, {cost.rate:.2f} exchanges a unit"
+        )
+    assert cost.messages <= most_messages
+    assert cost.repeated < 0.08
+
+
+@pytest.mark.parametrize("name", ["ring", "complete"])
+def test_the_asked_rate_is_kept_with_little_lag(name):
+    """40 % of the time in exchanges: a rank starts 0.2 and takes part in 0.4."""
+    topology = make_topology(name, 16)
+    cost = Simulation(topology, 0.05, 4, start_rate=0.2).run(1000)
+    assert cost.rate == pytest.approx(0.4, rel=0.05)
+    assert cost.lag < 1.5
+
+
+def test_crossing_requests_do_not_swallow_exchanges():
+    """Two ranks with slow messages: many requests cross, none may serve both."""
+    cost = Simulation(make_topology("ring", 2), 0.5, 4, start_rate=0.1).run(20000)
+    assert cost.rate == pytest.approx(0.2, rel=0.05)
+
+
+def test_two_ranks_lose_little_time_between_exchanges():
+    cost = Simulation(make_topology("ring", 2), 0.05, 20).run(200)
+    assert cost.rate > 0.85
