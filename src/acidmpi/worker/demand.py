@@ -9,6 +9,9 @@ from acidmpi.dynamics.arrivals import PoissonArrivals
 from acidmpi.pairing.events import Meeting
 from acidmpi.worker.units import LogicalUnits, Units, WallUnits
 
+MOST_DUE = 64
+"""Exchanges due beyond these are given up: after a stall there is no use in a storm."""
+
 
 class Demand(Protocol):
     """Counts the exchanges that this rank should start by now."""
@@ -44,8 +47,9 @@ class PoissonDemand:
         self._due = 0
 
     def due(self) -> int:
-        """Arrivals so far less those served."""
-        self._due += self._arrivals.until(self._units.now())
+        """Arrivals so far less those served, as far as they are worth catching up."""
+        arrived = self._arrivals.until(self._units.now())
+        self._due = min(self._due + arrived, MOST_DUE)
         return self._due
 
     def begun(self) -> None:

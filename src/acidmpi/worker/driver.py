@@ -64,9 +64,9 @@ class ThreadDriver:
         while self._thread.is_alive():
             self._thread.join(1.0)
 
-    def wait_for_lag(self, limit: int, seconds: float) -> None:
-        """Hold the compute loop until at most `limit` exchanges are due."""
-        self._ledger.wait_for_lag(limit, seconds)
+    def wait_for_lag(self, limit: int, rate: float, seconds: float) -> None:
+        """Hold the compute loop while `Ledger.lags(limit, rate)`."""
+        self._ledger.wait_for_lag(limit, rate, seconds)
 
     def _run(self) -> None:
         try:
@@ -128,10 +128,10 @@ class InlineDriver:
         """Advance until the loop has ended or failed: its own deadlines bound that."""
         self._wait(lambda: self._loop.ended, math.inf)
 
-    def wait_for_lag(self, limit: int, seconds: float) -> None:
-        """Advance until at most `limit` exchanges are due."""
+    def wait_for_lag(self, limit: int, rate: float, seconds: float) -> None:
+        """Advance while `Ledger.lags(limit, rate)`."""
         began = time.perf_counter()
-        if self._wait(lambda: not self._ledger.lags(limit), seconds):
+        if self._wait(lambda: not self._ledger.lags(limit, rate), seconds):
             self._ledger.idle_seconds += time.perf_counter() - began
 
     def _wait(self, over: Callable[[], bool], seconds: float) -> bool:

@@ -1,12 +1,13 @@
 """What the two loops of a rank tell each other, apart from the parameters.
 
 Guarantees:
-- every field is read and written under one lock, held for a few assignments and never
-  while anything else is waited for;
+- every change is made under one lock, held for a few assignments, except that each
+  plain number has one writer, and a reader may see it one moment late;
 - `flags` only gain bits, and the first failure is kept: neither can un-happen;
 - counts of other ranks are maxima, so that late or repeated news do no harm.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -44,6 +45,7 @@ class Ledger:
         self._total = 0
         self._goal = goal
         self._lag = 0
+        self._exchanges = 0
         self._waiting = False
         self._losses = [0.0, 0.0]
         self._averages: deque[Any] = deque()
@@ -123,29 +125,37 @@ class Ledger:
             self.flags |= flags
             self._changed.notify_all()
 
-    def set_lag(self, lag: int) -> None:
-        """So many exchanges are due; wakes a compute loop that waits for fewer."""
+    def set_lag(self, lag: int, exchanges: int) -> None:
+        """So many exchanges are due, so many were made; wakes a waiting compute loop."""
         self._lag = lag
+        self._exchanges = exchanges
         if self._waiting:
             with self._changed:
                 self._changed.notify_all()
 
-    def lags(self, limit: int) -> bool:
-        """Whether communication is further behind than `limit`."""
-        return self._lag > limit and not self.flags
+    def lags(self, limit: int, rate: float = math.inf) -> bool:
+        """Whether the compute loop should wait for the communication loop.
 
-    def wait_for_lag(self, limit: int, seconds: float) -> None:
-        """Wait until at most `limit` exchanges are due, or the run stops.
+        It should when more than `limit` exchanges are due and it has made more gradients
+        than `rate` exchanges for each allow. The second condition decides who waits when
+        exchanges are scarce: those who made most gradients. Without it a rank that runs
+        freely makes the unit of time short, and with it the others wait for ever.
+        """
+        ahead = self._exchanges < rate * (self.gradients + 1)
+        return self._lag > limit and ahead and not self.flags
+
+    def wait_for_lag(self, limit: int, rate: float, seconds: float) -> None:
+        """Wait while `lags(limit, rate)`.
 
         Raises:
-            DeadlineExceeded: neither happened within `seconds`.
+            DeadlineExceeded: nothing changed that within `seconds`.
         """
-        if not self.lags(limit):
+        if not self.lags(limit, rate):
             return
         began = time.perf_counter()
         with self._changed:
             self._waiting = True
-            in_time = self._changed.wait_for(lambda: not self.lags(limit), seconds)
+            in_time = self._changed.wait_for(lambda: not self.lags(limit, rate), seconds)
             self._waiting = False
             self.idle_seconds += time.perf_counter() - began
         if not in_time:

@@ -143,7 +143,7 @@ class CommunicationLoop:
                 deadline = Deadline(self._deadline_seconds, self._clock, "an answer")
             elif deadline.passed:
                 raise PeerFailed(self.machine.asking, "the answer to a request")
-            self._ledger.set_lag(self._demand.due())
+            self._tell_lag()
             yield self._pace()
         if self.machine.started:
             self._demand.begun()
@@ -181,7 +181,10 @@ class CommunicationLoop:
         )
         self._send(self.machine.finish())
         self._be_patient()
-        self._ledger.set_lag(self._demand.due())
+        self._tell_lag()
+
+    def _tell_lag(self) -> None:
+        self._ledger.set_lag(self._demand.due(), self._tally.exchanges)
 
     def _drain(self) -> Steps[None]:
         """Receive every control message that is still on its way, then close."""

@@ -34,7 +34,8 @@ class WorkerOptions:
     """Who advances communication: a thread, or the caller through `poll()`."""
 
     max_lag: int | None = 4
-    """Exchanges that may be due before the compute loop waits; None: it never waits."""
+    """Exchanges that may be due before a rank that has made more gradients than its
+    exchanges allow waits; None: it never waits."""
 
     safety: float = 1.0
     """Draws the constants of A²CiD² back towards plain gossip; 1 is the paper's choice,
