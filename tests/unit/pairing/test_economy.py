@@ -135,7 +135,7 @@ class Simulation:
 @pytest.mark.parametrize("shape", [2, 20], ids=["uneven", "even"])
 @pytest.mark.parametrize(
     ("name", "size", "most_messages"),
-    [("ring", 16, 3.1), ("ring", 64, 3.1), ("complete", 16, 7.5)],
+    [("ring", 16, 3.2), ("ring", 64, 3.2), ("complete", 16, 7.5)],
 )
 def test_messages_and_repeated_pairs_when_always_due(
     name, size, most_messages, latency, shape, capsys
