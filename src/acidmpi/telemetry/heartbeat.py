@@ -45,6 +45,8 @@ class Heartbeat:
         self._sum: Vector = np.zeros(length)
         self._longest = interval_seconds
         self._interval = min(FIRST_INTERVAL_SECONDS, interval_seconds)
+        self._period = interval_seconds
+        """Time between the last two results: rounds take as long as the slowest rank."""
         self._clock = clock
         self._request: Any = None
         self._deadline = Deadline(deadline_seconds, clock, "a heartbeat of all ranks")
@@ -56,8 +58,12 @@ class Heartbeat:
 
     @property
     def age(self) -> float:
-        """Age of the last result in intervals; 1 is on time."""
-        return (self._clock.now() - self._finished_seconds) / self._interval
+        """Time since the last result, in intervals as they really are."""
+        return self._since / max(self._interval, self._period)
+
+    @property
+    def _since(self) -> float:
+        return self._clock.now() - self._finished_seconds
 
     @property
     def pending(self) -> bool:
@@ -74,7 +80,7 @@ class Heartbeat:
             DeadlineExceeded: a round takes too long.
         """
         if self._request is None:
-            if self.hurried or self.age >= 1.0:
+            if self.hurried or self._since >= self._interval:
                 self._begin(contribution())
             return None
         if not self._request.Test():
@@ -91,5 +97,6 @@ class Heartbeat:
         self._request = None
         self.rounds += 1
         self._interval = min(2 * self._interval, self._longest)
+        self._period = self._since
         self._finished_seconds = self._clock.now()
         return self._sum.copy()

@@ -227,7 +227,7 @@ def _pairing(
     machine: Machine
     if options.pairing == "fifo":
         rate *= 2  # both ends of a match were due, and both count it
-        machine = FifoMachine(neighbours)
+        machine = FifoMachine(rank, neighbours)
     else:
         chance = np.random.default_rng([options.seed, rank, 0])
         weights = topology.edge_weights(rank)

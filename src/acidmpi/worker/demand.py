@@ -9,6 +9,11 @@ from acidmpi.dynamics.arrivals import PoissonArrivals
 from acidmpi.pairing.events import Meeting
 from acidmpi.worker.units import LogicalUnits, Units, WallUnits
 
+LOOKS_PER_UNIT = 3
+"""A sleeping rank keeps a neighbour that asks it waiting: it looks up so often."""
+
+SHORTEST_LOOK_SECONDS = 1e-3
+
 MOST_DUE = 64
 """Exchanges due beyond these are given up: after a stall there is no use in a storm."""
 
@@ -60,11 +65,12 @@ class PoissonDemand:
         self._due -= 1
 
     def seconds_to_next(self) -> float:
-        """Seconds to the next arrival at the present length of the unit."""
+        """Seconds to the next arrival; a fraction of a unit if neighbours may call."""
         unit = self._units.unit_seconds
         if unit is None:
             return math.inf
-        return max(0.0, (self._arrivals.next_time - self._units.now()) * unit)
+        own = max(0.0, (self._arrivals.next_time - self._units.now()) * unit)
+        return min(own, max(unit / LOOKS_PER_UNIT, SHORTEST_LOOK_SECONDS))
 
 
 class ScheduledDemand:

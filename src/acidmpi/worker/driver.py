@@ -18,7 +18,7 @@ from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.loop import CommunicationLoop
 
 SHORTEST_SLEEP_SECONDS = 50e-6
-LONGEST_SLEEP_SECONDS = 4e-3
+LONGEST_SLEEP_SECONDS = 6e-3
 LARGEST_CROWD = 10.0
 
 
