@@ -111,6 +111,7 @@ def alive(pid: int) -> bool:
 def kill_tree(process: subprocess.Popen[str], patience_seconds: float = 3.0) -> None:
     """End a process and all below it: first politely, so that MPI tidies up."""
     pids = [process.pid, *descendants(process.pid)]
+    memory = {path for pid in pids for path in shared_memory(pid)}
     _signal([process.pid], signal.SIGTERM)
     deadline = time.monotonic() + patience_seconds
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
@@ -119,6 +120,17 @@ def kill_tree(process: subprocess.Popen[str], patience_seconds: float = 3.0) -> 
     pids = [*pids, *descendants(process.pid)]
     _signal([pid for pid in pids if alive(pid)], signal.SIGKILL)
     process.wait()
+    for path in memory:
+        path.unlink(missing_ok=True)
+
+
+def shared_memory(pid: int) -> set[Path]:
+    """Files that MPI shares among its ranks: it removes them only when it is asked to
+    finalise, so whoever kills ranks has to."""
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/maps").read_text().split()
+        return {Path(word) for word in words if word.startswith("/dev/shm/")}
+    return set()
 
 
 def _signal(pids: Sequence[int], number: signal.Signals) -> None:
