@@ -13,6 +13,7 @@ from acidmpi.clocks import Clock
 
 Row = tuple[str, str]
 BAR_SECONDS = 0.5
+OPEN_MPI_VARIABLE = "OMPI_COMM_WORLD_RANK"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +211,7 @@ def is_terminal(out: TextIO) -> bool:
     """
     if not out.isatty() or os.environ.get("TERM") == "dumb":
         return False
-    if out is not sys.stdout:
+    if out is not sys.stdout or OPEN_MPI_VARIABLE not in os.environ:
         return True
     try:
         parent = os.readlink(f"/proc/{os.getppid()}/fd/1")  # noqa: PTH115 - not a file

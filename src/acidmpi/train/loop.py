@@ -1,5 +1,7 @@
 """The training loop of one rank: gradients until all ranks have done enough."""
 
+import math
+from collections import deque
 from typing import final
 
 from acidmpi.clocks import Clock
@@ -7,6 +9,9 @@ from acidmpi.train.display import Display, Moment, number
 from acidmpi.train.plan import Plan
 from acidmpi.train.signals import SignalWatch
 from acidmpi.train.trainers import Scores, Trainer
+
+RECENT_LOSSES = 100
+"""How many of this rank's last losses make up its training loss."""
 
 
 @final
@@ -36,8 +41,14 @@ class Loop:
         self._display = display
         self._clock = clock
         self._began = clock.now()
+        self._losses: deque[float] = deque(maxlen=RECENT_LOSSES)
         self.scores: Scores | None = None
         """Of the latest average that was evaluated; rank 0 has them."""
+
+    @property
+    def train_loss(self) -> float | None:
+        """Mean of this rank's recent losses; None when it has none."""
+        return math.fsum(self._losses) / len(self._losses) if self._losses else None
 
     def run(self) -> None:
         """Train; afterwards the parameters hold the average of all ranks."""
@@ -45,8 +56,13 @@ class Loop:
             # From the thread that sees the signal: this one may be waiting for others.
             self._watch.then(lambda: self._worker.stop("interrupted"))
             while not self._worker.finished:
-                self._trainer.step(self._plan.rate(self._worker.progress))
+                self._step()
                 self._look()
+
+    def _step(self) -> None:
+        loss = self._trainer.step(self._plan.rate(self._worker.progress))
+        if math.isfinite(loss):
+            self._losses.append(loss)
 
     def _look(self) -> None:
         average = self._worker.take_average()
@@ -69,7 +85,7 @@ class Loop:
             seconds=self._clock.now() - self._began,
             gradients=statistics.total_gradients,
             total_gradients=self._plan.total_gradients,
-            loss=statistics.train_loss,
+            loss=self.train_loss,
             comm_rate=statistics.comm_rate_measured,
             consensus_distance=statistics.consensus_distance,
         )

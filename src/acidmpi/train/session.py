@@ -1,7 +1,7 @@
 """One run, from checked options to its summary, as every rank goes through it."""
 
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from acidmpi.errors import AcidError, Interrupted
 from acidmpi.mpi.nodes import find_node
 from acidmpi.tasks.registry import load_task, task_defaults
 from acidmpi.telemetry.metrics import MetricsWriter
+from acidmpi.telemetry.summary import RankFigures
 from acidmpi.train import folder
 from acidmpi.train.archive import Archive
 from acidmpi.train.company import Company
@@ -78,8 +79,7 @@ class Session:
         self._company.must_agree(common_options(self._config))
         task, plan = self._prepare()
         trainer = self._company.together(lambda: self._trainer(task, plan))
-        self._train(trainer, plan)
-        self._finish(trainer)
+        self._finish(trainer, self._train(trainer, plan))
         if trainer.worker.stop_reason == "interrupted":
             self._company.orderly = True
             raise Interrupted(f"interrupted; what was done is in {self._place}")
@@ -137,7 +137,8 @@ class Session:
             self._archive.worker = trainer.worker
         return trainer
 
-    def _train(self, trainer: Trainer, plan: Plan) -> None:
+    def _train(self, trainer: Trainer, plan: Plan) -> float | None:
+        """Returns this rank's recent training loss."""
         loop = Loop(trainer, plan, self._watch, self._display, self._clock)
         try:
             loop.run()
@@ -147,24 +148,30 @@ class Session:
         finally:
             if self._archive is not None:
                 self._archive.scores = loop.scores
+        return loop.train_loss
 
-    def _finish(self, trainer: Trainer) -> None:
+    def _finish(self, trainer: Trainer, loss: float | None) -> None:
         company, worker = self._company, trainer.worker
         if worker.stop_reason == "finished":
             company.first(lambda: self._evaluate(trainer), EVALUATION_PATIENCE)
         company.together(self._close_metrics)
         ranks = company.gather(rank_figures(worker.statistics()))
-        company.first(lambda: self._conclude(worker, ranks))
+        losses = [each for each in company.gather(loss) if each is not None]
+        common = sum(losses) / len(losses) if losses else None
+        company.first(lambda: self._conclude(worker, ranks, common))
 
     def _evaluate(self, trainer: Trainer) -> None:
         assert self._archive is not None
         self._archive.scores = trainer.scores()
         trainer.worker.engine.parts.recorder.evaluation(*self._archive.scores)
 
-    def _conclude(self, worker: Any, ranks: list[Any]) -> None:
+    def _conclude(
+        self, worker: Any, ranks: list[RankFigures], loss: float | None
+    ) -> None:
         """Rank 0's last part: the summary, on disk and on screen."""
         assert self._archive is not None
         run = self._archive.figures(worker.statistics(), worker.stop_reason)
+        run = replace(run, train_loss=loss)
         self._archive.keep(run, ranks)
         self._display.table("result", result_rows(run, ranks, str(self._place)))
 

@@ -101,6 +101,7 @@ def test_a_launchers_pseudo_terminal_is_no_person(monkeypatch):
     out = Terminal()
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     for parent, expected in (("pipe:[7]", False), ("/dev/pts/3", True)):
         monkeypatch.setattr(os, "readlink", lambda path, answer=parent: answer)
         assert is_terminal(out) is expected

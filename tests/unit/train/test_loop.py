@@ -136,6 +136,22 @@ def test_an_average_is_evaluated_recorded_and_shown():
     assert [moment.gradients for moment in display.moments] == [1, 2, 3, 4]
 
 
+def test_the_training_loss_is_a_recent_mean_of_what_is_finite():
+    trainer = FakeTrainer(250)
+    losses = dict.fromkeys(range(1, 140), 1.0) | {200: float("nan")}
+    make, count = trainer.step, iter(range(1, 10**6))
+
+    def step(rate):
+        make(rate)
+        return losses.get(next(count), 0.5)
+
+    trainer.step = step
+    loop = make_loop(trainer)
+    assert loop.train_loss is None
+    loop.run()
+    assert loop.train_loss == 0.5
+
+
 def test_a_signal_stops_all_ranks_and_nothing_more_is_evaluated():
     trainer = FakeTrainer(100)
     trainer.worker.averages = {3: (3, [])}
