@@ -196,6 +196,7 @@ def worker_options(config: TrainConfig, plan: Plan) -> dict[str, Any]:
 
 
 def _sgd(model: Any, plan: Plan) -> Any:
+    import_module("acidmpi.tasks.lean").leave_out_compiler()
     recipe = plan.recipe
     return import_module("torch.optim").SGD(
         parameter_groups(model, recipe.weight_decay),
