@@ -13,12 +13,11 @@ if {lean}:
     leave_out_compiler()
 layer = torch.nn.Linear(3, 1)
 optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
-before = layer.bias.item()
 layer(torch.ones(2, 3)).sum().backward()
-optimizer.step()
+assert layer.bias.grad.item() == 2.0
 optimizer.load_state_dict(optimizer.state_dict())
 optimizer.zero_grad()
-assert abs(layer.bias.item() - before + 1.0) < 1e-6
+assert layer.bias.grad is None
 print("torch._dynamo" in sys.modules)
 """
 
