@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m acidmpi.bench NAME`, each beside a limit or a rival."""

@@ -1,0 +1,143 @@
+"""One complete exchange of a long vector beside two simpler ways to move it.
+
+The rivals use the same kernels, the same transport and the same tight loop of polls:
+
+- unpipelined: one snapshot of the whole vector, one message each way, one jump;
+- messages: that one message each way and nothing else.
+
+Every way begins with the same state, mixed to the present as after a gradient.
+"""
+
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from acidmpi.arrays.flat import Chunk
+from acidmpi.bench.options import ExchangeOptions
+from acidmpi.bench.report import Figure
+from acidmpi.bench.timing import interleaved
+from acidmpi.clocks import WallClock
+from acidmpi.dynamics.coefficients import BASELINE, acid_coefficients
+from acidmpi.errors import ConfigError
+from acidmpi.kernels import load
+from acidmpi.mpi.communicators import Communicators
+from acidmpi.transport.host import HostTransport
+from acidmpi.transport.protocol import Pending
+from acidmpi.worker.exchange import Exchanger, Terms
+from acidmpi.worker.options import WorkerOptions
+from acidmpi.worker.state import RankState
+from acidmpi.worker.units import WallUnits
+
+RING_16 = acid_coefficients(13.137, 0.938)
+"""Constants that are not those of two ranks, whose x and x̃ would soon be one."""
+
+
+def run(options: ExchangeOptions, comm: MPI.Comm) -> list[Figure]:
+    """Time the exchange and its rivals, in turn."""
+    if comm.size != 2:
+        raise ConfigError(f"an exchange is one of 2 ranks, got {comm.size}")
+    comms = Communicators.open(comm, options.deadline_seconds)
+    pair = Pair(options, comms.data)
+    ways = {
+        "exchange": pair.exchange,
+        "unpipelined": pair.unpipelined,
+        "messages": pair.messages,
+    }
+    seconds = interleaved(comm, ways, options.rounds, lambda _: pair.state.flush())
+    comms.close()
+    return _figures(seconds, pair, options)
+
+
+class Pair:
+    """One end of the exchanges.
+
+    Args:
+        options: what to exchange.
+        comm: two ranks, and nobody else communicates.
+    """
+
+    def __init__(self, options: ExchangeOptions, comm: MPI.Comm) -> None:
+        self._peer = 1 - comm.rank
+        draw = np.random.default_rng(comm.rank)
+        values = draw.standard_normal(options.size).astype(options.dtype)
+        accelerated = options.method == "a2cid2"
+        self.state = RankState(
+            [values], load("cpu"), WallUnits(WallClock(), 1.0), accelerated
+        )
+        self._constants = RING_16 if accelerated else BASELINE
+        self.state.set_eta(self._constants.eta)
+        self._transport = HostTransport(comm)
+        self.chunk_bytes = options.chunk_bytes or _default_chunk_bytes()
+        self._exchanger = Exchanger(
+            self.state,
+            self._transport,
+            self.chunk_bytes,
+            WallClock(),
+            options.deadline_seconds,
+            options.deadline_seconds,
+        )
+        self.bytes_each_way = values.nbytes
+        self._whole = Chunk(0, 0, values.size)
+        self._sent, self._received = values.copy(), values.copy()
+
+    def exchange(self) -> None:
+        """The worker's own, its generator driven without a pause."""
+        _, alpha, alpha_tilde = self._constants
+        for _ in self._exchanger.exchange(Terms(self._peer, alpha, alpha_tilde)):
+            pass
+
+    def unpipelined(self) -> None:
+        """One step after the other."""
+        _, alpha, alpha_tilde = self._constants
+        theta = self.state.snapshot(self._whole, self._sent)
+        self.messages()
+        self.state.apply_exchange(
+            self._whole, self._sent, self._received, theta, alpha, alpha_tilde
+        )
+
+    def messages(self) -> None:
+        """Only the bytes."""
+        _wait(self._transport.post(self._peer, self._sent, self._received))
+
+
+def _wait(pending: Pending) -> None:
+    while not pending.test():
+        pass
+
+
+def _default_chunk_bytes() -> int:
+    default: Any = WorkerOptions.__dataclass_fields__["chunk_bytes"].default
+    return int(default)
+
+
+def _figures(
+    seconds: dict[str, float], pair: Pair, options: ExchangeOptions
+) -> list[Figure]:
+    def figure(name: str, rival: str, **more: Any) -> Figure:
+        return Figure(
+            name=f"{name} beside {rival}",
+            value=1e3 * seconds[name],
+            unit="ms",
+            rival=1e3 * seconds[rival],
+            beside=rival,
+            **more,
+        )
+
+    speed = pair.bytes_each_way / seconds["exchange"] * 1e-9
+    return [
+        figure(
+            "exchange",
+            "unpipelined",
+            at_most=0.7,
+            note="asked over shared memory",
+        ),
+        figure("exchange", "messages", at_most=1.25, note="asked over loopback TCP"),
+        figure("unpipelined", "messages"),
+        Figure(
+            name="exchanged each way",
+            value=speed,
+            unit="GB/s",
+            note=f"{options.size:,} {options.dtype} in chunks of {pair.chunk_bytes} B",
+        ),
+    ]

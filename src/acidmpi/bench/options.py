@@ -1,0 +1,164 @@
+"""The options of each benchmark: read without MPI and without torch."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from acidmpi.config.options import above, at_least, check_fields
+
+RESNET18 = 11_200_000
+"""About the parameters of ResNet-18."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelsOptions:
+    """Every kernel beside a plain copy, and fused steps beside torch's."""
+
+    size: Annotated[int, at_least(1)] = RESNET18
+    """Numbers in a vector."""
+
+    rounds: Annotated[int, at_least(1)] = 15
+    """How often each kernel is timed."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExchangeOptions:
+    """One complete exchange, beside the same in one piece and beside bare messages."""
+
+    size: Annotated[int, at_least(1)] = RESNET18
+    """Numbers in the vector."""
+
+    dtype: Literal["float32", "float64", "float16"] = "float32"
+    """Type of the numbers."""
+
+    method: Literal["a2cid2", "async"] = "a2cid2"
+    """With the companion vector of a2cid2, or without."""
+
+    chunk_bytes: Annotated[int | None, at_least(64)] = None
+    """Size of the pieces; by default the worker's own."""
+
+    rounds: Annotated[int, at_least(1)] = 15
+    """How often each way is timed; they take turns."""
+
+    deadline_seconds: Annotated[float, above(0)] = 60.0
+    """How long a wait for the other rank may take."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairingOptions:
+    """Exchanges a second when one is always due, and what it costs to find a peer.
+
+    Two ranks also run a loop that never has to find one.
+    """
+
+    size: Annotated[int, at_least(1)] = 1000
+    """Numbers in the vector, float32."""
+
+    topology: str = "ring"
+    """Who may exchange with whom, as in `acidmpi.train`."""
+
+    method: Literal["a2cid2", "async"] = "a2cid2"
+    """With the companion vector of a2cid2, or without."""
+
+    pairing: Literal["handshake", "fifo"] = "handshake"
+    """How peers find each other."""
+
+    seconds: Annotated[float, above(0)] = 5.0
+    """How long to count, in all rounds together."""
+
+    rounds: Annotated[int, at_least(1)] = 5
+    """Parts of that time; the rival of two ranks takes its turn after each."""
+
+    seed: Annotated[int, at_least(0, below=2**32)] = 0
+    """Source of chance."""
+
+    deadline_seconds: Annotated[float, above(0)] = 60.0
+    """How long a wait for other ranks may take."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsensusOptions:
+    """How fast ranks come to agree by pure averaging, and how well the mean is kept.
+
+    Beside the decay of the distance stands that of ideal exchanges at the same rate.
+    """
+
+    topology: str = "ring"
+    """Who may exchange with whom, as in `acidmpi.train`."""
+
+    method: Literal["a2cid2", "async", "both"] = "both"
+    """With the accelerating momentum, without, or one after the other."""
+
+    comm_rate: Annotated[float, above(0)] = 1.0
+    """Exchanges that a rank takes part in per unit of time, on average."""
+
+    unit_seconds: Annotated[float, above(0)] = 0.05
+    """The unit of time. Where ranks share cores it must be long enough for the asked
+    rate to be kept."""
+
+    units: Annotated[float, above(0)] = 100.0
+    """Units of time after which a run ends."""
+
+    since: Annotated[float, at_least(0)] = 20.0
+    """Units of time that the fit leaves out at the beginning."""
+
+    seeds: Annotated[int, at_least(1)] = 3
+    """Runs of each method."""
+
+    size: Annotated[int, at_least(1)] = 1000
+    """Numbers in the vector."""
+
+    dtype: Literal["float32", "float64"] = "float32"
+    """Type of the numbers while the decay is measured; the mean is watched in both."""
+
+    exchanges: Annotated[int, at_least(0)] = 10_000
+    """Exchanges, of all ranks together, after which the mean is looked at; 0: it is
+    not."""
+
+    deadline_seconds: Annotated[float, above(0)] = 60.0
+    """How long a wait for other ranks may take."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepOptions:
+    """`Worker.step()` beside torch's own, on one thread, zeroing included."""
+
+    depth: Literal["18", "34", "50"] = "18"
+    """Which residual network's parameters."""
+
+    rounds: Annotated[int, at_least(1)] = 15
+    """How often each step is timed; they take turns."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdleOptions:
+    """What a communication loop costs while there is nothing to do."""
+
+    size: Annotated[int, at_least(1)] = 1000
+    """Numbers in the vector, float32."""
+
+    topology: str = "ring"
+    """Who may exchange with whom, as in `acidmpi.train`."""
+
+    seconds: Annotated[float, above(0)] = 10.0
+    """How long to watch."""
+
+    deadline_seconds: Annotated[float, above(0)] = 60.0
+    """How long a wait for other ranks may take."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
