@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from contextlib import redirect_stdout
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from acidmpi.clocks import WallClock
@@ -26,6 +26,7 @@ from acidmpi.errors import (
     RemoteError,
 )
 from acidmpi.train.signals import INTERRUPTED_STATUS, SignalWatch
+from acidmpi.train.version import version_of
 
 if TYPE_CHECKING:
     from acidmpi.train.company import Company
@@ -146,7 +147,9 @@ def tell(error: Exception, rank: int, alone: bool) -> None:
 
 def _read(arguments: list[str]) -> TrainConfig:
     """The options; what `--help` and `--version` print is printed by one rank only."""
-    parser = make_parser(TrainConfig, COMMAND, ABOUT, f"acidmpi {_version()}")
+    parser = make_parser(
+        TrainConfig, COMMAND, ABOUT, f"acidmpi {version_of('acidmpi')}"
+    )
     with redirect_stdout(sys.stdout if _speaks() else io.StringIO()):
         return parse(parser, TrainConfig, arguments)
 
@@ -161,13 +164,6 @@ def _accept(config: TrainConfig | None, mistake: ConfigError | None) -> TrainCon
         raise mistake
     assert config is not None
     return config
-
-
-def _version() -> str:
-    try:
-        return metadata.version("acidmpi")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def _all_ranks() -> Any:

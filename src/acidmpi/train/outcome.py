@@ -3,7 +3,6 @@
 import platform
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 from acidmpi.config.train import TrainConfig
@@ -11,6 +10,7 @@ from acidmpi.mpi.library import mpi_library
 from acidmpi.telemetry.summary import RankFigures, RunFigures, StopReason
 from acidmpi.train.display import Row, number
 from acidmpi.train.trainers import Scores
+from acidmpi.train.version import version_of
 
 PACKAGES = ("acidmpi", "mpi4py", "numba", "numpy", "torch")
 
@@ -90,7 +90,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         if sys.modules.get(name) is not None:
-            found[name] = _version(name)
+            found[name] = version_of(name)
     return found
 
 
@@ -128,10 +128,3 @@ def _spread(values: Sequence[int]) -> str:
     if len(values) == 1:
         return str(values[0])
     return f"{sum(values)} ({min(values)} to {max(values)} a rank)"
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"

@@ -23,6 +23,7 @@ from acidmpi.train.plan import Plan, make_plan, resolve
 from acidmpi.train.signals import SignalWatch
 from acidmpi.train.threads import limit_threads, threads_per_rank
 from acidmpi.train.trainers import Trainer, make_trainer
+from acidmpi.train.version import version_of
 
 OWN_OPTIONS = ("data_dir", "output", "overwrite", "log_seconds")
 """What ranks may differ in: paths of their machine, and what rank 0 alone acts on."""
@@ -197,9 +198,10 @@ class Session:
 
 
 def common_options(config: TrainConfig) -> dict[str, str]:
-    """What all ranks must have been told alike, by name."""
-    return {
+    """What all ranks must have been started with alike, by name."""
+    options = {
         field.name: str(getattr(config, field.name))
         for field in fields(config)
         if field.name not in OWN_OPTIONS
     }
+    return {"version of acidmpi": version_of("acidmpi"), **options}

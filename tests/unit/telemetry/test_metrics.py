@@ -1,5 +1,6 @@
 """Metrics: every line is valid JSON with the fields of the format, whoever wrote it."""
 
+import contextlib
 import json
 import threading
 import time
@@ -135,6 +136,32 @@ def test_recording_does_not_wait_for_the_disk(tmp_path):
     write_one_of_each(writer)
     release.set()
     writer.close()
+
+
+class Paused(list):
+    """A list whose `append` lets the writer's thread have its turn first."""
+
+    def __init__(self, writer):
+        self.writer = writer
+
+    def append(self, line):
+        self.writer.flush()
+        end = time.monotonic() + 0.3
+        while self.writer._lines is self and time.monotonic() < end:
+            time.sleep(0.001)
+        super().append(line)
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["lock", "no lock"])
+def test_the_lock_keeps_a_record_that_is_being_added(tmp_path, planted):
+    """Planted fault: without the lock the writer takes the list away too early."""
+    path = tmp_path / "metrics-0.jsonl"
+    with MetricsWriter(path, block_seconds=1000.0) as writer:
+        if planted:
+            writer._lock = contextlib.nullcontext()
+        writer._lines = Paused(writer)
+        writer.gradient(0.0, 0.0, 1, 0.5, 0.1)
+    assert len(records(path)) == (0 if planted else 1)
 
 
 def test_a_record_is_cheap(tmp_path):

@@ -1,6 +1,8 @@
 """The archive: partial summaries while there is nothing better, then the final one."""
 
+import contextlib
 import json
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -76,6 +78,29 @@ def test_a_partial_summary_never_replaces_the_final_one(archive):
     summary = read(archive)
     assert summary["stop_reason"] == "finished"
     assert summary["bytes_sent"] == [4096] * 3
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["lock", "no lock"])
+def test_the_lock_lets_the_final_summary_be_the_last(archive, planted):
+    """Planted fault: without it a partial one that began earlier ends later."""
+    if planted:
+        archive._lock = contextlib.nullcontext()
+    began, final_kept = threading.Event(), threading.Event()
+
+    def slow():
+        began.set()
+        final_kept.wait(0.3)
+        return STATISTICS
+
+    archive.worker = SimpleNamespace(statistics=slow)
+    partial = threading.Thread(target=archive.keep_partial, args=["interrupted"])
+    partial.start()
+    assert began.wait(5)
+    archive.keep(archive.figures(STATISTICS, "finished"), [rank_figures(STATISTICS)])
+    final_kept.set()
+    partial.join()
+    expected = "interrupted" if planted else "finished"
+    assert read(archive)["stop_reason"] == expected
 
 
 def test_a_failure_to_keep_the_partial_one_hides_no_other_error(archive, tmp_path):

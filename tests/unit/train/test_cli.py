@@ -17,6 +17,7 @@ from acidmpi.errors import (
     DataError,
     DisagreementError,
     Interrupted,
+    PeerFailed,
     RemoteError,
 )
 from acidmpi.tasks.quadratic import Quadratic
@@ -184,6 +185,47 @@ def test_a_signal_writes_a_partial_summary_and_ends_with_130(
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["stop_reason"] == "interrupted"
     assert summary["test_loss"] is None
+
+
+@pytest.mark.parametrize("stage", ["load_task", "make_trainer"])
+def test_a_signal_before_training_ends_with_130(capsys, tmp_path, monkeypatch, stage):
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        return original(*arguments, **options)
+
+    original = getattr(session, stage)
+    monkeypatch.setattr(session, stage, interrupted)
+    assert run(*QUADRATIC, "--output", tmp_path / "run") == 130
+    assert "interrupted" in message(capsys)
+
+
+class FakeCompany:
+    """Two ranks seen from one of them."""
+
+    size = 2
+
+    def __init__(self, rank, orderly):
+        self.rank, self.orderly, self.aborted = rank, orderly, []
+
+    def abort(self, status):
+        self.aborted.append(status)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_others_wait_for_ends_the_job(capsys, monkeypatch, rank):
+    monkeypatch.setattr(cli, "BEFORE_ABORT_SECONDS", 0.0)
+    company = FakeCompany(rank, orderly=False)
+    status = cli._Command(None, None)._end(PeerFailed(1, "an answer"), company, 1)
+    assert company.aborted == [status] == [1]
+    assert "rank 1 failed" in message(capsys)
+
+
+def test_an_orderly_end_does_not_abort(capsys):
+    company = FakeCompany(1, orderly=True)
+    assert cli._Command(None, None)._end(DataError("no file"), company, 1) == 1
+    assert company.aborted == []
+    assert capsys.readouterr().err == ""
 
 
 def test_statuses():

@@ -1,5 +1,6 @@
 """Signals: the first asks, the second ends, and none needs the main thread."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -64,6 +65,33 @@ def test_actions_run_in_another_thread_once_and_also_when_they_come_late():
         watch.then(lambda: ran.append("late"))
     assert ran[0] is not threading.main_thread()
     assert ran[1:] == ["late"]
+
+
+class Paused(list):
+    """A list whose `append` lets the signal's thread have its turn."""
+
+    def __init__(self, ran):
+        self.ran = ran
+
+    def append(self, action):
+        super().append(action)
+        os.kill(os.getpid(), signal.SIGTERM)
+        end = time.monotonic() + 0.2
+        while not self.ran and time.monotonic() < end:
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["lock", "no lock"])
+def test_the_lock_lets_an_action_run_once(planted):
+    """Planted fault: without it, one that comes with the signal runs twice."""
+    ran = []
+    with SignalWatch(leave=ran.append) as watch:
+        if planted:
+            watch._lock = contextlib.nullcontext()
+        watch._then = Paused(ran)
+        watch.then(lambda: ran.append("ran"))
+        wait_until(lambda: ran)
+    assert ran == ["ran"] * (2 if planted else 1)
 
 
 def test_other_signals_are_left_alone():
