@@ -3,12 +3,10 @@
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from acidmpi.config.options import NONE, did_you_mean, options_of
 from acidmpi.errors import ConfigError
-
-C = TypeVar("C")
 
 
 def read_values(path: Path, config: type) -> dict[str, Any]:
