@@ -92,7 +92,8 @@ class CommunicationLoop:
 
     def seconds_to_next(self) -> float:
         """A bound on how long nothing will be due by itself."""
-        if self._demand.due():
+        due = self._demand.due()
+        if due and not self.machine.retired:  # a retired rank never asks again
             return max(0.0, self._ask_again_seconds - self._clock.now())
         return self._demand.seconds_to_next()
 
@@ -209,7 +210,8 @@ class CommunicationLoop:
             self._hear(message)
         if self._failed_peer is not None:
             raise self._failed_peer
-        if self._ledger.flags != self._told_flags:
+        # Once all have ended, everyone knows what matters and counts its messages.
+        if self._ledger.flags != self._told_flags and not self._pulse.all_done:
             self._tell_flags()
         if self._pulse.poll(idle=self._idle()):
             self.activity += 1
