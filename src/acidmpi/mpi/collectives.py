@@ -6,6 +6,8 @@ Every function here is collective over `comm` and must be called by all its rank
 import pickle
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,22 @@ def agree(comm: MPI.Comm, error: Exception | None, seconds: float) -> None:
     failed = next((r for r, t in enumerate(texts) if t is not None), None)
     if failed is not None:
         raise RemoteError(failed, texts[failed])
+
+
+@contextmanager
+def agreeing(comm: MPI.Comm, seconds: float) -> Iterator[None]:
+    """Run a block that is local to each rank; afterwards go on only where all can.
+
+    Raises:
+        Exception: what the block raised here, or `RemoteError` naming the first rank
+            whose block did.
+    """
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:  # every rank has to hear of it before it is raised
+        failure = error
+    agree(comm, failure, seconds)
 
 
 def describe(error: BaseException) -> str:

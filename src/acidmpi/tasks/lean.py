@@ -4,8 +4,8 @@ Making the first torch optimizer imports torch's compiler, because four methods 
 `Optimizer` are wrapped so that a compiled function leaves them alone. Here nothing is
 compiled; with 64 ranks on a machine the import costs minutes of processor time and
 gigabytes. The wrapper keeps what it calls in an attribute: set that to the method itself,
-and it never imports anything. A torch that works differently is left as it is. (The optimizer's own `step()`
-would import it all the same; a fused one does not call that.)
+and it never imports anything. A torch that works differently is left as it is. (The
+optimizer's own `step()` would import it all the same; a fused one does not call that.)
 """
 
 from torch.optim import Optimizer

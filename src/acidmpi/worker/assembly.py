@@ -15,9 +15,9 @@ from acidmpi.dynamics.governor import Governor
 from acidmpi.errors import AcidError
 from acidmpi.kernels import load
 from acidmpi.kernels.hyper import Add
-from acidmpi.mpi.collectives import allgather, broadcast
+from acidmpi.mpi.collectives import agreeing, broadcast
 from acidmpi.mpi.communicators import Communicators
-from acidmpi.mpi.nodes import Node, find_node
+from acidmpi.mpi.nodes import Node
 from acidmpi.mpi.reductions import Comm
 from acidmpi.pairing.events import meetings_of
 from acidmpi.pairing.fifo import FifoMachine
@@ -107,21 +107,19 @@ def _solve(options: WorkerOptions, size: int) -> Graph:
 
 
 def warm_kernels(
-    comm: Comm, options: WorkerOptions, arrays: Sequence[Array], rules: Sequence[Any]
+    comm: Comm,
+    node: Node,
+    options: WorkerOptions,
+    arrays: Sequence[Array],
+    rules: Sequence[Any],
 ) -> None:
     """Compile on one rank of each node first, so that the others find it on disk."""
-    node = find_node(comm, options.deadline_seconds)
     dtypes = sorted({x.dtype for x in arrays}, key=str)
-
-    def warm() -> None:
-        every = [*rules, Add()]  # mixing what no update covers adds zeros
-        load("cpu").warm(dtypes, every, x_tilde=options.method == "a2cid2")
-
-    if node.local_rank == 0:
-        warm()
-    allgather(comm, None, options.deadline_seconds, "compiling kernels")
-    if node.local_rank != 0:
-        warm()
+    every = [*rules, Add()]  # mixing what no update covers adds zeros
+    for turn in (True, False):
+        with agreeing(comm, options.deadline_seconds):
+            if turn == (node.local_rank == 0):
+                load("cpu").warm(dtypes, every, x_tilde=options.method == "a2cid2")
 
 
 def assemble(
@@ -129,12 +127,12 @@ def assemble(
     arrays: Sequence[Array],
     options: WorkerOptions,
     graph: Graph,
+    node: Node,
     metrics: Any,
 ) -> Parts:
-    """Join the parts; local, but for finding the ranks of each machine."""
+    """Join the parts; local to this rank."""
     clock = WallClock()
     rank, size = comms.control.rank, comms.control.size
-    node = find_node(comms.collective, options.deadline_seconds)
     quota = _quota(options, size)
     ledger = Ledger(rank, size, None if quota else options.total_gradients)
     units = (
@@ -285,7 +283,7 @@ def _pulse(
         units=units,
         fixed_unit=options.unit_seconds is not None,
         sketcher=Sketcher([x.size for x in state.arrays], options.seed),
-        averaging=averaging,
+        averaging=None if options.logical else averaging,
         clock=clock,
         metrics=recorder,
     )

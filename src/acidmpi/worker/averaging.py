@@ -20,6 +20,8 @@ from acidmpi.worker.state import RankState, widen
 
 Array = NDArray[Any]
 
+LOOKS = 8
+
 
 class Average(NamedTuple):
     """An average of all ranks."""
@@ -79,12 +81,21 @@ class Averaging:
 
     def poll(self) -> None:
         """Hand over what is complete."""
-        if self._rounds and all(r.Test() for r in self._rounds[0].requests):
+        if self._rounds and self._complete(self._rounds[0].requests):
             done = self._rounds.popleft()
             if self._comm.rank == 0:
                 for array in done.result:
                     array /= self._comm.size
                 self._ledger.put_average(Average(done.total, done.result))
+
+    @property
+    def pending(self) -> bool:
+        """Whether one is under way: MPI moves it on only while it is looked at."""
+        return bool(self._rounds)
+
+    def _complete(self, requests: list[Request]) -> bool:
+        """A long reduction needs many looks: take several at a time."""
+        return any(all(r.Test() for r in requests) for _ in range(LOOKS))
 
     def finish(self) -> Steps[None]:
         """Yield until nothing is under way."""

@@ -3,8 +3,8 @@
 One engine belongs to the caller's thread. Its communication loop belongs to the driver;
 the two meet in the `Ledger` and the `RankState`, each with a lock of its own.
 
-Life: `open` (collective), any number of `gradient` calls, `close` (collective, but each
-rank comes when it likes: one that leaves early keeps answering until all have left).
+Life: making it (collective), any number of `gradient` calls, `close` (collective, but
+each rank comes when it likes: one that leaves early answers until all have left).
 """
 
 import math
@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acidmpi.mpi.collectives import agree, check_same
+from acidmpi.errors import ConfigError
+from acidmpi.mpi.collectives import agree, agreeing, check_same
 from acidmpi.mpi.communicators import Communicators
+from acidmpi.mpi.nodes import find_node
 from acidmpi.mpi.reductions import Comm
 from acidmpi.mpi.threads import check_thread_level
 from acidmpi.worker.assembly import Parts, assemble, shared_topology, warm_kernels
@@ -89,13 +91,14 @@ class Engine:
         metrics: Any,
     ) -> Parts:
         collective, options = self._comms.collective, self.options
+        agree(collective, None, self._seconds)  # see `told_to_all`
         check_same(collective, {**options.described(), **signature}, self._seconds)
         graph = shared_topology(collective, options)
-        warm_kernels(collective, options, arrays, rules)
+        node = find_node(collective, self._seconds)
+        warm_kernels(collective, node, options, arrays, rules)
         broadcast_arrays(collective, common, self._seconds)
-        parts = assemble(self._comms, arrays, options, graph, metrics)
-        agree(collective, None, self._seconds)
-        return parts
+        with agreeing(collective, self._seconds):
+            return assemble(self._comms, arrays, options, graph, node, metrics)
 
     @property
     def parts(self) -> Parts:
@@ -148,13 +151,16 @@ class Engine:
 
         Raises:
             AcidError: this rank's communication failed, or another rank did.
+            ConfigError: it comes after `close`.
         """
         parts = self._parts
+        self.check_open()
         self.check()
         if self.options.logical:
             parts.units.move_to(parts.ledger.gradients + 1.0)
         event()
         parts.ledger.count_gradient(loss, samples)
+        parts.units.count_gradient()
         parts.recorder.gradient(loss, lr)
         self._after_gradient()
 
@@ -162,6 +168,14 @@ class Engine:
         """Advance communication, if the caller has to; raise what went wrong."""
         self._parts.driver.poll()
         self.check()
+
+    def check_open(self) -> None:
+        """Raise `ConfigError` after `close`: nobody would hear of a change."""
+        if self._closed:
+            raise ConfigError(
+                "gradients must come before close(), got one after it; from there on "
+                "the result is the caller's own"
+            )
 
     def check(self) -> None:
         """Raise the first failure of any rank, once it is known here."""

@@ -148,21 +148,29 @@ class Ledger:
         """Wait while `lags(limit, rate)`.
 
         Raises:
-            DeadlineExceeded: nothing changed that within `seconds`.
+            DeadlineExceeded: no exchange was made for `seconds`.
         """
         if not self.lags(limit, rate):
             return
         began = time.perf_counter()
         with self._changed:
             self._waiting = True
-            in_time = self._changed.wait_for(lambda: not self.lags(limit, rate), seconds)
+            while self.lags(limit, rate) and self._moves(seconds):
+                pass
             self._waiting = False
             self.idle_seconds += time.perf_counter() - began
-        if not in_time:
+        if self.lags(limit, rate):
             raise DeadlineExceeded(
                 f"{self._lag} exchanges were due for {seconds:g} s and none was made; a "
                 "neighbour stands still (raise `deadline_seconds` or `max_lag`)"
             )
+
+    def _moves(self, seconds: float) -> bool:
+        """Wait for an exchange or a flag; whether one came in time. Holds the lock."""
+        before = self._exchanges, self.flags
+        return self._changed.wait_for(
+            lambda: (self._exchanges, self.flags) != before, seconds
+        )
 
     def put_average(self, average: Any) -> None:
         """An average of all ranks is ready; only the newest is kept."""

@@ -28,6 +28,12 @@ from acidmpi.worker.tally import Tally
 
 REQUEST, ACCEPT, BUSY = int(Kind.REQUEST), int(Kind.ACCEPT), int(Kind.BUSY)
 
+ANSWER_SECONDS = 2e-3
+"""Longest sleep while a peer is waited for."""
+
+AVERAGING_SECONDS = 0.5e-3
+"""Longest sleep while an average is under way."""
+
 
 class CommunicationLoop:
     """Everything that this rank does with others, one step at a time.
@@ -92,8 +98,11 @@ class CommunicationLoop:
 
     def seconds_to_next(self) -> float:
         """A bound on how long nothing will be due by itself."""
-        due = self._demand.due()
-        if due and not self.machine.retired:  # a retired rank never asks again
+        if self._averaging.pending:
+            return AVERAGING_SECONDS
+        if self.machine.matched is not None or self.machine.asking is not None:
+            return ANSWER_SECONDS
+        if self._demand.due() and self.machine.can_start:
             return max(0.0, self._ask_again_seconds - self._clock.now())
         return self._demand.seconds_to_next()
 

@@ -80,7 +80,8 @@ class Pulse:
         units: time; its unit is set here unless it is fixed.
         fixed_unit: whether the unit was given.
         sketcher: samples parameters for the consensus distance.
-        averaging: told of totals.
+        averaging: told of totals; None in logical time, where each rank's own count
+            says when an average is due.
         clock: where time comes from.
         metrics: where heartbeats are recorded, or None.
     """
@@ -98,7 +99,7 @@ class Pulse:
         units: Units,
         fixed_unit: bool,
         sketcher: Sketcher,
-        averaging: Averaging,
+        averaging: Averaging | None,
         clock: Clock,
         metrics: Any = None,
     ) -> None:
@@ -203,7 +204,8 @@ class Pulse:
         _remember(self._lately, step, Field.GRADIENTS, UNIT_GRADIENTS * self.size)
         self.beat = self._read(fields, step, rest[self.size :])
         self.all_done = fields[Field.DONE] == self.size
-        self._averaging.passed(self.beat.total_gradients)
+        if self._averaging is not None:
+            self._averaging.passed(self.beat.total_gradients)
         if self._governor is not None:
             everyone = fields[Field.READY] == self.size
             self._governor.heartbeat(self.beat.comm_rate, bool(everyone))

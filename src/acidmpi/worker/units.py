@@ -21,15 +21,19 @@ class WallUnits:
     Read by both loops and set by the communication loop, under a lock of its own that
     is never held while another one is taken.
 
+    Until a unit is known, time is counted in this rank's own gradients: all it has. Few
+    of them pass before the first heartbeat, and nothing is mixed yet.
+
     Args:
         clock: seconds.
-        unit_seconds: a fixed unit, or None: time stands still until `set_unit`.
+        unit_seconds: a fixed unit, or None: to be measured.
     """
 
     def __init__(self, clock: Clock, unit_seconds: float | None = None) -> None:
         self._clock = clock
         self._base = TimeBase()
         self._lock = threading.Lock()
+        self._counted = 0
         if unit_seconds is not None:
             self.set_unit(unit_seconds)
 
@@ -39,9 +43,15 @@ class WallUnits:
         return self._base.seconds_per_unit
 
     def now(self) -> float:
-        """Units since the first unit was known."""
+        """Units since the start."""
         with self._lock:
-            return self._base.units(self._clock.now())
+            return self._counted + self._base.units(self._clock.now())
+
+    def count_gradient(self) -> None:
+        """One more gradient of this rank: a unit, as long as none is known."""
+        with self._lock:
+            if self._base.seconds_per_unit is None:
+                self._counted += 1
 
     def set_unit(self, unit_seconds: float) -> None:
         """From now on a unit takes `unit_seconds`; time stays continuous."""
@@ -58,6 +68,9 @@ class LogicalUnits:
     def now(self) -> float:
         """The time moved to last."""
         return self._now
+
+    def count_gradient(self) -> None:
+        """Time is moved by `move_to` only."""
 
     def move_to(self, units: float) -> None:
         """Move forward; a time already passed is kept."""
