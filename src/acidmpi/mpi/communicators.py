@@ -6,16 +6,19 @@ that a tag of one purpose never matches a message of another, nor one of the cal
 never started nor finalised here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
 from mpi4py import MPI
 
 from acidmpi.errors import ConfigError
-from acidmpi.mpi.collectives import complete
+from acidmpi.mpi.collectives import agree, complete
 
 _INSTANCE = count()
 PURPOSES = ("control", "data", "heartbeat", "collective")
+REFUSAL_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,23 @@ class Communicators:
         """Free all of them; no operation may be pending."""
         for purpose in PURPOSES:
             getattr(self, purpose).Free()
+
+
+@contextmanager
+def told_to_all(comm: MPI.Comm) -> Iterator[None]:
+    """Run this rank's own part of a start; if it fails, the others raise, too.
+
+    They are expected in `Communicators.open` and then in `agree`. Collective over `comm`
+    in case of failure, and by itself silent otherwise.
+    """
+    try:
+        yield
+    except Exception as error:
+        comms = Communicators.open(comm, REFUSAL_SECONDS)
+        try:
+            agree(comms.collective, error, REFUSAL_SECONDS)
+        finally:
+            comms.close()
 
 
 def _duplicate(comm: MPI.Comm, name: str, seconds: float) -> MPI.Comm:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from acidmpi.errors import ConfigError
 from acidmpi.kernels.hyper import Add
+from acidmpi.mpi.communicators import told_to_all
 from acidmpi.mpi.reductions import Comm
 from acidmpi.worker.averaging import Average
 from acidmpi.worker.engine import Engine
@@ -48,12 +49,14 @@ class Gossip:
     def __init__(
         self, x: Array, *, comm: Comm, metrics: Any = None, **options: Any
     ) -> None:
-        self._shape = np.shape(x)
-        self._x = _flat(x)
+        with told_to_all(comm):
+            chosen = make_options(options)
+            self._shape = np.shape(x)
+            self._x = _flat(x)
         self._engine = Engine(
             [self._x],
             comm,
-            make_options(options),
+            chosen,
             signature={"array": f"{self._x.dtype}{list(self._shape)}"},
             rules=[Add()],
             metrics=metrics,
