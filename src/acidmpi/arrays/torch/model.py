@@ -17,6 +17,7 @@ from torch import Tensor
 from acidmpi.arrays.flat import Array, FlatBuffer, Run, Segment, merge
 from acidmpi.arrays.torch.layout import Groups, Named, lay_out
 from acidmpi.arrays.torch.views import (
+    Resident,
     adopt,
     as_array,
     as_tensor,
@@ -144,11 +145,11 @@ class FlatModel:
             named_parameters: all of the model's parameters as they are now, to find
                 added and replaced ones too.
         """
-        for parameter, name, pointer, strides in self._residents:
-            if parameter.data_ptr() != pointer or parameter.stride() != strides:
+        for resident in self._residents:
+            if not _stays(resident):
                 raise ConfigError(
                     "a model must stay where it is while it is trained, but "
-                    f"{name!r} was moved or cast; call model.to() before that"
+                    f"{resident.name!r} was moved or cast; call model.to() before that"
                 )
         if named_parameters is not None:
             self._check_members(dict(named_parameters))
@@ -180,14 +181,16 @@ class FlatModel:
     def release(self) -> None:
         """Give every parameter memory of its own again and drop its gradient.
 
-        Afterwards this object must not be used any more.
+        A parameter that has left its buffer is left alone. Afterwards this object serves
+        `write_to` only.
         """
+        stayed = {r.parameter for r in self._residents if _stays(r)}
         for place in self.places:
             _, _, start, stop = place.piece
             own = self.values[place.piece.buffer][start:stop].clone()
-            for tenant in place.tenants:
-                tenant.parameter.data = view_like(own, tenant.parameter, 0)
-                tenant.parameter.grad = None
+            for parameter in stayed.intersection(t.parameter for t in place.tenants):
+                parameter.data = view_like(own, parameter, 0)
+                parameter.grad = None
 
     def _describe(self, index: int) -> FlatBuffer:
         places = [place for place in self.places if place.piece.buffer == index]
@@ -239,3 +242,9 @@ class FlatModel:
                 "a model must keep its parameters while it is trained, but these were "
                 f"added, removed or replaced: {', '.join(sorted(set(changed)))}"
             )
+
+
+def _stays(resident: Resident) -> bool:
+    """Whether a parameter is still where it was moved to."""
+    parameter, _, pointer, strides = resident
+    return parameter.data_ptr() == pointer and parameter.stride() == strides

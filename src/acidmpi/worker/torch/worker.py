@@ -11,12 +11,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from acidmpi.arrays.torch import FlatModel
-from acidmpi.arrays.torch.views import as_array
+from acidmpi.arrays.torch.views import as_array, describe
 from acidmpi.errors import ConfigError, NonFiniteError
+from acidmpi.mpi.communicators import told_to_all
 from acidmpi.mpi.reductions import Comm
 from acidmpi.worker.averaging import Average
 from acidmpi.worker.engine import Engine
 from acidmpi.worker.gossip import make_options
+from acidmpi.worker.options import WorkerOptions
 from acidmpi.worker.statistics import WorkerStatistics
 from acidmpi.worker.torch.optimizers import GenericOptimizer, fuse
 
@@ -71,24 +73,34 @@ class Worker:
         metrics: Any = None,
         **options: Any,
     ) -> None:
-        chosen = make_options(options)
-        if nonfinite not in ("raise", "skip"):
-            raise ConfigError(f"nonfinite must be 'raise' or 'skip', got {nonfinite!r}")
         self._module = model
         self._optimizer = optimizer
         self._nonfinite = nonfinite
-        self._flat = FlatModel(
-            model.named_parameters(remove_duplicate=False),
-            [group["params"] for group in optimizer.param_groups],
-        )
-        self._fused = fuse(optimizer, self._flat)
-        self._generic = None if self._fused else GenericOptimizer(optimizer, self._flat)
         self._skipped = 0
-        self._engine = Engine(
+        self._released = False
+        with told_to_all(comm):
+            chosen = make_options(options)
+            _check_nonfinite(nonfinite)
+            self._flat = FlatModel(
+                model.named_parameters(remove_duplicate=False),
+                [group["params"] for group in optimizer.param_groups],
+            )
+            self._fused = fuse(optimizer, self._flat)
+            self._generic = (
+                None if self._fused else GenericOptimizer(optimizer, self._flat)
+            )
+        try:
+            self._engine = self._start(comm, chosen, metrics)
+        except BaseException:
+            self._release()
+            raise
+
+    def _start(self, comm: Comm, options: WorkerOptions, metrics: Any) -> Engine:
+        return Engine(
             [buffer.values for buffer in self._flat.buffers],
             comm,
-            chosen,
-            signature={**self._flat.signature(), "nonfinite": nonfinite},
+            options,
+            signature=self._signature(),
             rules=self._fused.rules() if self._fused else (),
             common=self._common(),
             metrics=metrics,
@@ -142,6 +154,7 @@ class Worker:
 
     def zero_grad(self) -> None:
         """Set every gradient to zero, in place."""
+        self._engine.check_open()
         self._flat.zero_gradients()
 
     def clip_grad_norm_(self, max_norm: float) -> float:
@@ -150,6 +163,7 @@ class Worker:
         Returns:
             The norm before.
         """
+        self._engine.check_open()
         self._flat.collect_gradients()
         norm = self._flat.gradient_norm()
         if np.isfinite(norm) and norm > max_norm:
@@ -171,6 +185,7 @@ class Worker:
             NonFiniteError: a gradient is not finite and `nonfinite="raise"`.
             AcidError: communication failed here or on another rank.
         """
+        self._engine.check_open()
         self._flat.collect_gradients()
         event = self._event(zero_grad) if self._acceptable() else self._skip
         self._engine.gradient(event, loss, samples, self._rate())
@@ -201,16 +216,37 @@ class Worker:
         self._flat.write_to(average.arrays, other.named_parameters())
 
     def close(self, error: BaseException | None = None) -> None:
-        """Answer until all ranks have closed; then the model holds the average."""
-        self._engine.close(error, self._float_buffers())
-        if self._fused is not None:
-            self._fused.close()
-        if error is None:
-            self._flat.check_views(self._module.named_parameters())
+        """Answer until all ranks have closed; then the model holds the average.
+
+        From there on it is a plain model, whose parameters have memory of their own, and
+        the optimizer's `step()` goes on with the state it has. A second call does nothing.
+
+        Args:
+            error: what ends this rank's computation, if something does: the others end
+                with `RemoteError`. A `KeyboardInterrupt` ends all of them in order.
+
+        Raises:
+            AcidError: the first failure of any rank, unless `error` is given.
+            ConfigError: the model has left the buffers meanwhile, as `model.to()` does.
+        """
+        try:
+            self._engine.close(error, self._float_buffers())
+            if error is None and not self._released:
+                self._flat.check_views(self._module.named_parameters())
+        finally:
+            self._release()
 
     def statistics(self) -> WorkerStatistics:
         """What has happened so far."""
         return self._engine.statistics()
+
+    def _release(self) -> None:
+        """Let the model and the optimizer go."""
+        if not self._released:
+            self._released = True
+            if self._fused is not None:
+                self._fused.close()
+            self._flat.release()
 
     def _event(self, zero_grad: bool) -> Callable[[], None]:
         state = self._engine.parts.state
@@ -241,6 +277,16 @@ class Worker:
     def _rate(self) -> float:
         return float(self._optimizer.param_groups[0]["lr"])
 
+    def _signature(self) -> dict[str, str]:
+        """What ranks must agree on beside the options."""
+        buffers = {
+            f"buffer {name}": describe(tensor)
+            for name, tensor in self._module.named_buffers()
+        }
+        kind = type(self._optimizer).__name__
+        choices = {"optimizer": kind, "nonfinite": self._nonfinite}
+        return {**self._flat.signature(), **buffers, **choices}
+
     def _common(self) -> list[Array]:
         """What rank 0 hands to all, apart from nothing: the whole model."""
         left: Sequence[torch.Tensor] = [
@@ -257,3 +303,8 @@ class Worker:
             for b in self._module.buffers()
             if b.is_floating_point()
         ]
+
+
+def _check_nonfinite(choice: str) -> None:
+    if choice not in ("raise", "skip"):
+        raise ConfigError(f"nonfinite must be 'raise' or 'skip', got {choice!r}")
