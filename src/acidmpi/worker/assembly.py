@@ -138,7 +138,13 @@ def assemble(
     units = (
         LogicalUnits() if options.logical else WallUnits(clock, options.unit_seconds)
     )
-    state = RankState(arrays, load("cpu"), units, options.method == "a2cid2")
+    state = RankState(
+        arrays,
+        load("cpu"),
+        units,
+        accelerated=options.method == "a2cid2",
+        ration=math.inf if options.logical else _coefficients(options, graph, 1.0).eta,
+    )
     recorder = Recorder(metrics, clock, units, ledger)
     tally = Tally(size, recorder)
     wire = Wire(comms.control)

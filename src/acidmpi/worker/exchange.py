@@ -100,6 +100,7 @@ class Exchanger:
             flights.append(_Flight(chunk, sent, received, theta, pending))
         while flights:
             yield from self._land(flights.popleft(), terms)
+        self._state.count_exchange()
 
     def abandon(self) -> None:
         """Give up what is on the wire."""

@@ -11,6 +11,7 @@ mixes on the way (`snapshot` reads only). A jump that was measured at the time o
 snapshot is carried to the time of the stored values, before or after it.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from acidmpi.arrays.flat import Chunk, chunks
 from acidmpi.dynamics.mixing import carried_jump, mixing_weight
-from acidmpi.dynamics.timebase import Theta
+from acidmpi.dynamics.timebase import RationedTheta
 from acidmpi.kernels.hyper import Add, Hyper
 from acidmpi.kernels.protocol import Kernels
 from acidmpi.worker.units import Units
@@ -52,6 +53,7 @@ class RankState:
         kernels: the backend that owns their memory.
         units: time; read under the lock only.
         accelerated: hold x̃; False is the baseline (η = 0), which never touches it.
+        ration: the most that θ may grow for each exchange, see `RationedTheta`.
     """
 
     def __init__(
@@ -60,13 +62,14 @@ class RankState:
         kernels: Kernels,
         units: Units,
         accelerated: bool,
+        ration: float = math.inf,
     ) -> None:
         self.lock = threading.Lock()
         self.arrays = tuple(arrays)
         self.kernels = kernels
         self.units = units
         self._tilde = tuple(widen(x) if accelerated else None for x in arrays)
-        self._theta = Theta()
+        self._theta = RationedTheta(ration)
         self._stands_at = 0.0
         self._zeros = [np.zeros(_block(x), x.dtype) for x in arrays]
         self.blocks = chunks(arrays, BLOCK_BYTES)
@@ -87,6 +90,11 @@ class RankState:
         """Mix at this rate from now on."""
         with self.lock:
             self._theta.set_eta(eta, self.units.now())
+
+    def count_exchange(self) -> None:
+        """One exchange is complete: it allows for some mixing."""
+        with self.lock:
+            self._theta.count_exchange()
 
     def restart(self) -> None:
         """Set x̃ to x, as at the start of a run, after x was written from outside."""
