@@ -9,6 +9,7 @@ from mpi4py import MPI
 
 from acidmpi.bench.cli import main
 from acidmpi.bench.consensus import consensus_distances
+from acidmpi.bench.cores import LAPS, shared_word
 from acidmpi.bench.exchange import Pair
 from acidmpi.bench.lockstep import lockstep_rate
 from acidmpi.bench.mean import mean_over_ranks
@@ -108,6 +109,18 @@ def test_bare_messages_change_nothing():
     before = x.copy()
     pair.messages()
     np.testing.assert_array_equal(x, before)
+
+
+@pair_only
+def test_a_word_goes_there_and_back():
+    with shared_word(COMM) as word:
+        if word is None:
+            pytest.skip("needs two cores")
+        for laps in (LAPS, 2 * LAPS):
+            word.run()
+            COMM.Barrier()
+            assert word.value == 2 * laps
+            COMM.Barrier()
 
 
 @pair_only

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from textwrap import fill
 from typing import Any
 
 from acidmpi.bench import options
@@ -81,9 +82,16 @@ def overview() -> str:
         "",
     ]
     for name, benchmark in BENCHMARKS.items():
-        about = " ".join((benchmark.options.__doc__ or "").split())
-        lines.append(f"  {name:<10} ranks: {benchmark.ranks}. {about}")
+        text = f"(ranks: {benchmark.ranks}) {about(benchmark)}"
+        margin = f"  {name:<11}"
+        indent = " " * len(margin)
+        lines.append(fill(text, 79, initial_indent=margin, subsequent_indent=indent))
     return "\n".join([*lines, "", f"`{COMMAND} NAME --help` shows its options."])
+
+
+def about(benchmark: Benchmark) -> str:
+    """What it measures, on one line."""
+    return " ".join((benchmark.options.__doc__ or "").split())
 
 
 def _read(arguments: list[str]) -> tuple[str, Any]:
@@ -100,8 +108,8 @@ def _read(arguments: list[str]) -> tuple[str, Any]:
                 f"the benchmark must be one of {known}, got {name!r}{hint}"
             )
         kind = BENCHMARKS[name].options
-        about = " ".join((kind.__doc__ or "").split())
-        parser = make_parser(kind, f"{COMMAND} {name}", about, _version())
+        text = fill(about(BENCHMARKS[name]), 79)
+        parser = make_parser(kind, f"{COMMAND} {name}", text, _version())
         return name, parse(parser, kind, rest)
 
 
@@ -136,11 +144,11 @@ def _runner(name: str) -> Callable[[Any, Any], list[Any]]:
 
 def _run_kernels(chosen: options.KernelsOptions, comm: Any) -> list[Any]:
     from acidmpi.bench import kernels
-    from acidmpi.bench.report import from_mappings
+    from acidmpi.bench.report import from_kernels
 
     if comm.size != 1:
         raise ConfigError(f"kernels are measured on 1 rank, got {comm.size}")
-    return from_mappings(kernels.run(chosen.size, chosen.rounds), "")
+    return from_kernels(kernels.run(chosen.size, chosen.rounds))
 
 
 def _end(error: Exception, comm: Any, alone: bool) -> int:

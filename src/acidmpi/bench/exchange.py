@@ -8,12 +8,14 @@ The rivals use the same kernels, the same transport and the same tight loop of p
 Every way begins with the same state, mixed to the present as after a gradient.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from acidmpi.arrays.flat import Chunk
+from acidmpi.bench.cores import LAPS, shared_word
 from acidmpi.bench.options import ExchangeOptions
 from acidmpi.bench.report import Figure
 from acidmpi.bench.timing import interleaved
@@ -39,12 +41,15 @@ def run(options: ExchangeOptions, comm: MPI.Comm) -> list[Figure]:
         raise ConfigError(f"an exchange is one of 2 ranks, got {comm.size}")
     comms = Communicators.open(comm, options.deadline_seconds)
     pair = Pair(options, comms.data)
-    ways = {
-        "exchange": pair.exchange,
-        "unpipelined": pair.unpipelined,
-        "messages": pair.messages,
-    }
-    seconds = interleaved(comm, ways, options.rounds, lambda _: pair.state.flush())
+    with shared_word(comm) as word:
+        ways = {
+            "exchange": pair.exchange,
+            "unpipelined": pair.unpipelined,
+            "messages": pair.messages,
+        }
+        if word is not None:
+            ways["word"] = word.run
+        seconds = interleaved(comm, ways, options.rounds, lambda _: pair.state.flush())
     comms.close()
     return _figures(seconds, pair, options)
 
@@ -139,5 +144,11 @@ def _figures(
             value=speed,
             unit="GB/s",
             note=f"{options.size:,} {options.dtype} in chunks of {pair.chunk_bytes} B",
+        ),
+        Figure(
+            name="a word of memory, there and back",
+            value=1e9 * seconds.get("word", math.nan) / LAPS,
+            unit="ns",
+            note="tells whether the two cores share a cache",
         ),
     ]

@@ -14,6 +14,12 @@ from typing import Any
 
 from acidmpi.progress import available_cores
 
+LEAST_BANDWIDTH = 0.9
+"""Of a kernel, relative to a plain copy."""
+
+MOST_STEP = 0.7
+"""Time of a fused step, relative to torch's."""
+
 SCHEMA = 1
 """Version of the JSON object."""
 
@@ -210,15 +216,21 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def from_mappings(results: Sequence[Mapping[str, Any]], beside: str) -> list[Figure]:
-    """Figures from `name, value, unit, limit` mappings."""
+def from_kernels(results: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Figures from the `name, value, unit, limit` of kernels, with their bounds."""
     return [
         Figure(
             name=r["name"],
             value=r["value"],
             unit=r["unit"],
             rival=r["limit"],
-            beside=beside,
+            beside="copyto" if _bandwidth(r) else "",
+            at_least=LEAST_BANDWIDTH if _bandwidth(r) else None,
+            at_most=MOST_STEP if r["name"].endswith("beside torch") else None,
         )
         for r in results
     ]
+
+
+def _bandwidth(result: Mapping[str, Any]) -> bool:
+    return bool(result["unit"] == "GB/s")

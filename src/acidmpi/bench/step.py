@@ -1,8 +1,9 @@
 """One step of the optimizer beside torch's, on one rank and one thread.
 
-`Worker.step(zero_grad=True)` mixes x and x̃, checks the gradients, applies SGD with
+`Worker.step(zero_grad=True)` checks the gradients, mixes x and x̃, applies SGD with
 momentum to both and zeroes the gradients; torch's part is `step()` and
-`zero_grad(set_to_none=False)`. Gradients are random and new before each step.
+`zero_grad(set_to_none=False)`. Gradients are random and new before each step. A rank
+alone mixes by a weight of zero, for which the kernel has no shortcut.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,9 +20,6 @@ from acidmpi.bench.timing import interleaved
 from acidmpi.errors import ConfigError
 from acidmpi.tasks.resnet import resnet
 from acidmpi.worker.torch.worker import Worker
-
-ETA = 0.1425
-"""Of a ring of 16: one rank alone would have nothing to mix."""
 
 TORCH, FUSED = "torch", "torch fused"
 METHODS = ("a2cid2", "async")
@@ -107,9 +105,8 @@ def _torch_step(*, fused: bool) -> MakeStep:
 
 def _own_step(method: str, comm: MPI.Comm, stack: ExitStack) -> MakeStep:
     def make(module: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
-        worker = Worker(module, optimizer, comm=comm, method=method, unit_seconds=1.0)
+        worker = Worker(module, optimizer, comm=comm, method=method)
         stack.enter_context(worker)
-        worker.engine.parts.state.set_eta(ETA)
         return lambda: worker.step(zero_grad=True)
 
     return make

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from acidmpi.bench.report import Figure, from_mappings, report, table
+from acidmpi.bench.report import Figure, from_kernels, report, table
 
 KEYS = ["schema", "benchmark", "command", "commit", "hardware", "versions", "results"]
 
@@ -87,7 +87,10 @@ def test_columns_are_aligned():
     assert ends == [head.index("value") + 5] * 2
 
 
-def test_results_of_the_kernels_are_taken_over():
-    result = {"name": "n", "value": 2.0, "unit": "GB/s", "limit": 4.0, "ratio": 0.5}
-    (found,) = from_mappings([result], "copy")
-    assert found.described() == result
+def test_results_of_the_kernels_are_taken_over_and_bounded():
+    copy = {"name": "n", "value": 2.0, "unit": "GB/s", "limit": 4.0, "ratio": 0.5}
+    step = copy | {"name": "step beside torch", "unit": "ms"}
+    fused = copy | {"name": "step beside torch, fused", "unit": "ms"}
+    found = from_kernels([copy, step, fused])
+    assert [f.described() for f in found] == [copy, step, fused]
+    assert [f.asked for f in found] == ["≥ 0.9 MISSED", "≤ 0.7 met", ""]
