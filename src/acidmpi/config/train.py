@@ -38,7 +38,7 @@ class TrainConfig:
     comm_rate: Annotated[float, at_least(0)] = 1.0
     """Exchanges that a rank takes part in during one mean gradient, on average."""
 
-    max_lag: Annotated[int | None, at_least(0)] = 4
+    max_lag: Annotated[int | None, at_least(0)] = 16
     """How many exchanges communication may fall behind before the computation waits;
     with none it never waits."""
 

@@ -35,7 +35,7 @@ from acidmpi.worker.driver import InlineDriver, ThreadDriver
 from acidmpi.worker.exchange import Exchanger
 from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.loop import CommunicationLoop
-from acidmpi.worker.options import WorkerOptions
+from acidmpi.worker.options import MAX_LAG, WorkerOptions
 from acidmpi.worker.pulse import Pulse
 from acidmpi.worker.recorder import Recorder
 from acidmpi.worker.state import RankState
@@ -161,7 +161,7 @@ def assemble(
         clock,
         options.deadline_seconds,
     )
-    machine, demand = _pairing(options, graph.topology, rank, units)
+    machine, demand = _pairing(options, graph.topology, rank, units, ledger)
     pulse = _pulse(
         comms,
         options,
@@ -224,7 +224,7 @@ def _coefficients(options: WorkerOptions, graph: Graph, rate: float) -> Coeffici
 
 
 def _pairing(
-    options: WorkerOptions, topology: Topology, rank: int, units: Any
+    options: WorkerOptions, topology: Topology, rank: int, units: Any, ledger: Ledger
 ) -> tuple[Machine, Demand]:
     neighbours = topology.neighbours(rank)
     if options.pairing == "schedule":
@@ -239,7 +239,11 @@ def _pairing(
         weights = topology.edge_weights(rank)
         machine = HandshakeMachine(rank, neighbours, weights, chance)
     arrivals = PoissonArrivals(rate, np.random.default_rng([options.seed, rank, 1]))
-    return machine, PoissonDemand(arrivals, units)
+    limit = MAX_LAG if options.max_lag is None else options.max_lag
+    demand = PoissonDemand(
+        arrivals, units, lambda: ledger.lag(options.comm_rate), limit / 2
+    )
+    return machine, demand
 
 
 def _scheduled(

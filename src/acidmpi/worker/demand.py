@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from acidmpi.dynamics.arrivals import PoissonArrivals
@@ -39,30 +39,43 @@ class Demand(Protocol):
 
 
 class PoissonDemand:
-    """Exchanges due by a Poisson clock in units of time.
+    """Exchanges due by a Poisson clock, and those that own gradients call for.
+
+    A rank that computes faster than the mean gets more exchanges than its clock gives:
+    it starts further ones as soon as it is behind by more than the clock's own chance.
 
     Args:
         arrivals: the clock.
-        units: time.
+        units: its time.
+        lag: exchanges that this rank is behind its own gradients.
+        patience: how far behind it may be before it starts more.
     """
 
-    def __init__(self, arrivals: PoissonArrivals, units: WallUnits) -> None:
+    def __init__(
+        self,
+        arrivals: PoissonArrivals,
+        units: WallUnits,
+        lag: Callable[[], float],
+        patience: float,
+    ) -> None:
         self._arrivals = arrivals
         self._units = units
+        self._lag = lag
+        self._patience = patience
         self._due = 0
 
     def due(self) -> int:
-        """Arrivals so far less those served, as far as they are worth catching up."""
+        """Arrivals less those served, as far as they are worth it, or what is behind."""
         arrived = self._arrivals.until(self._units.now())
         self._due = min(self._due + arrived, MOST_DUE)
-        return self._due
+        return max(self._due, math.ceil(self._lag() - self._patience))
 
     def begun(self) -> None:
         """Nothing to do."""
 
     def served(self) -> None:
         """One of them has been made."""
-        self._due -= 1
+        self._due = max(0, self._due - 1)
 
     def seconds_to_next(self) -> float:
         """Seconds to the next arrival; a fraction of a unit if neighbours may call."""

@@ -130,8 +130,16 @@ class InlineDriver:
 
     def wait_for_lag(self, limit: int, rate: float, seconds: float) -> None:
         """Advance while `Ledger.lags(limit, rate)`."""
+        self.wait_while(lambda: self._ledger.lags(limit, rate), seconds)
+
+    def wait_while(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Advance while `condition()`; the time counts as idle.
+
+        Raises:
+            DeadlineExceeded: it took longer than `seconds`.
+        """
         began = time.perf_counter()
-        if self._wait(lambda: not self._ledger.lags(limit, rate), seconds):
+        if self._wait(lambda: not condition(), seconds):
             self._ledger.idle_seconds += time.perf_counter() - began
 
     def _wait(self, over: Callable[[], bool], seconds: float) -> bool:

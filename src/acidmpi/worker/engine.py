@@ -259,16 +259,17 @@ class Engine:
             return
         self._parts.driver.poll()
         if self.options.max_lag is not None:
-            self._parts.driver.wait_for_lag(
-                self.options.max_lag, self.options.comm_rate, self._seconds
-            )
+            rate = self.options.comm_rate if self.size > 1 else 0.0
+            self._parts.driver.wait_for_lag(self.options.max_lag, rate, self._seconds)
 
     def _catch_up(self, units: float) -> None:
         """In logical time: make every exchange that is due before `units`."""
         if self.options.logical:
-            self._parts.demand.extend(units)
-            self._parts.driver.poll()
-            self._parts.driver.wait_for_lag(0, math.inf, self._seconds)
+            demand, ledger = self._parts.demand, self._parts.ledger
+            demand.extend(units)
+            self._parts.driver.wait_while(
+                lambda: demand.due() > 0 and not ledger.stopped, self._seconds
+            )
 
     def _leave(self, error: BaseException | None) -> None:
         ledger, driver = self._parts.ledger, self._parts.driver

@@ -7,10 +7,8 @@ Guarantees:
 - counts of other ranks are maxima, so that late or repeated news do no harm.
 """
 
-import math
 import threading
 import time
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -44,11 +42,10 @@ class Ledger:
         self._known = np.zeros(size, np.int64)
         self._total = 0
         self._goal = goal
-        self._lag = 0
         self._exchanges = 0
         self._waiting = False
         self._losses = [0.0, 0.0]
-        self._averages: deque[Any] = deque()
+        self._average: Any = None
         self.flags = 0
         self.failure: BaseException | None = None
         self.samples = 0
@@ -125,27 +122,27 @@ class Ledger:
             self.flags |= flags
             self._changed.notify_all()
 
-    def set_lag(self, lag: int, exchanges: int) -> None:
-        """So many exchanges are due, so many were made; wakes a waiting compute loop."""
-        self._lag = lag
+    def set_exchanges(self, exchanges: int) -> None:
+        """So many were made; wakes a compute loop that waits for them."""
         self._exchanges = exchanges
         if self._waiting:
             with self._changed:
                 self._changed.notify_all()
 
-    def lags(self, limit: int, rate: float = math.inf) -> bool:
-        """Whether the compute loop should wait for the communication loop.
+    def lag(self, rate: float) -> float:
+        """Exchanges that this rank's own gradients call for, less those it took part in.
 
-        It should when more than `limit` exchanges are due and it has made more gradients
-        than `rate` exchanges for each allow. The second condition decides who waits when
-        exchanges are scarce: those who made most gradients. Without it a rank that runs
-        freely makes the unit of time short, and with it the others wait for ever.
+        Own gradients, not time: a rank that computes freely while exchanges are scarce
+        is the one that has to wait for them. Were it measured by time, which all ranks
+        make pass together, the fastest would run away and the others wait for ever.
+
+        Args:
+            rate: exchanges for each gradient.
         """
-        ahead = self._exchanges < rate * (self.gradients + 1)
-        return self._lag > limit and ahead and not self.flags
+        return rate * self.gradients - self._exchanges
 
     def wait_for_lag(self, limit: int, rate: float, seconds: float) -> None:
-        """Wait while `lags(limit, rate)`.
+        """Wait while the lag is above `limit`, unless the run stops.
 
         Raises:
             DeadlineExceeded: no exchange was made for `seconds`.
@@ -155,32 +152,41 @@ class Ledger:
         began = time.perf_counter()
         with self._changed:
             self._waiting = True
-            while self.lags(limit, rate) and self._moves(seconds):
+            while self.lags(limit, rate) and self._moves(limit, rate, seconds):
                 pass
             self._waiting = False
             self.idle_seconds += time.perf_counter() - began
         if self.lags(limit, rate):
             raise DeadlineExceeded(
-                f"{self._lag} exchanges were due for {seconds:g} s and none was made; a "
-                "neighbour stands still (raise `deadline_seconds` or `max_lag`)"
+                f"{self.lag(rate):g} exchanges were due for {seconds:g} s and none was "
+                "made; a neighbour stands still (raise `deadline_seconds` or `max_lag`)"
             )
 
-    def _moves(self, seconds: float) -> bool:
+    def lags(self, limit: int, rate: float) -> bool:
+        """Whether the compute loop should wait for the communication loop."""
+        return self.lag(rate) > limit and not self.flags
+
+    def _moves(self, limit: int, rate: float, seconds: float) -> bool:
         """Wait for an exchange or a flag; whether one came in time. Holds the lock."""
         before = self._exchanges, self.flags
+        # `set_lag` takes no lock to write: what it wrote may be in `before` already.
         return self._changed.wait_for(
-            lambda: (self._exchanges, self.flags) != before, seconds
+            lambda: (
+                (self._exchanges, self.flags) != before or not self.lags(limit, rate)
+            ),
+            seconds,
         )
 
     def put_average(self, average: Any) -> None:
         """An average of all ranks is ready; only the newest is kept."""
-        self._averages.append(average)
-        while len(self._averages) > 1:
-            self._averages.popleft()
+        with self._changed:
+            self._average = average
 
     def take_average(self) -> Any:
         """The newest average not yet taken, or None."""
-        return self._averages.popleft() if self._averages else None
+        with self._changed:
+            average, self._average = self._average, None
+            return average
 
     def _learn(self, rank: int, gradients: int) -> None:
         gained = gradients - int(self._known[rank])

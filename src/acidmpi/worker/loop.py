@@ -91,11 +91,6 @@ class CommunicationLoop:
         self._failed_peer: RemoteError | None = None
         self._steps = self._run()
 
-    @property
-    def lag(self) -> int:
-        """Exchanges due now."""
-        return self._demand.due()
-
     def seconds_to_next(self) -> float:
         """A bound on how long nothing will be due by itself."""
         if self._averaging.pending:
@@ -153,7 +148,6 @@ class CommunicationLoop:
                 deadline = Deadline(self._deadline_seconds, self._clock, "an answer")
             elif deadline.passed:
                 raise PeerFailed(self.machine.asking, "the answer to a request")
-            self._tell_lag()
             yield self._pace()
         if self.machine.started:
             self._demand.begun()
@@ -191,10 +185,7 @@ class CommunicationLoop:
         )
         self._send(self.machine.finish())
         self._be_patient()
-        self._tell_lag()
-
-    def _tell_lag(self) -> None:
-        self._ledger.set_lag(self._demand.due(), self._tally.exchanges)
+        self._ledger.set_exchanges(self._tally.exchanges)
 
     def _drain(self) -> Steps[None]:
         """Receive every control message that is still on its way, then close."""

@@ -10,6 +10,9 @@ Method = Literal["a2cid2", "async"]
 Pairing = Literal["handshake", "schedule", "fifo"]
 ProgressChoice = Literal["thread", "inline"]
 
+MAX_LAG = 16
+"""Exchanges come by chance: less would make ranks wait where none has to."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerOptions:
@@ -33,9 +36,9 @@ class WorkerOptions:
     progress: ProgressChoice = "thread"
     """Who advances communication: a thread, or the caller through `poll()`."""
 
-    max_lag: int | None = 4
-    """Exchanges that may be due before a rank that has made more gradients than its
-    exchanges allow waits; None: it never waits."""
+    max_lag: int | None = MAX_LAG
+    """How many exchanges a rank may be behind its own gradients before its compute loop
+    waits; at half of it, it starts more of them. None: it never waits."""
 
     safety: float = 1.0
     """Draws the constants of A²CiD² back towards plain gossip; 1 is the paper's choice,
