@@ -146,9 +146,12 @@ acidmpi_open_mpi_settings() {
     # compute loop and a communication loop.
     export PRTE_MCA_rmaps_default_mapping_policy=${PRTE_MCA_rmaps_default_mapping_policy:-:oversubscribe}
     export PRTE_MCA_hwloc_default_binding_policy=${PRTE_MCA_hwloc_default_binding_policy:-none}
+    # A rank that waits inside MPI, at the start and at the end, gives its core away.
+    export OMPI_MCA_mpi_yield_when_idle=${OMPI_MCA_mpi_yield_when_idle:-1}
     acidmpi_say "MPI: $(command -v mpiexec) (Open MPI), with the settings"
     acidmpi_say "  PRTE_MCA_rmaps_default_mapping_policy=$PRTE_MCA_rmaps_default_mapping_policy"
     acidmpi_say "  PRTE_MCA_hwloc_default_binding_policy=$PRTE_MCA_hwloc_default_binding_policy"
+    acidmpi_say "  OMPI_MCA_mpi_yield_when_idle=$OMPI_MCA_mpi_yield_when_idle"
     if [ "$(id -u)" -eq 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
         acidmpi_say "  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
