@@ -45,11 +45,11 @@ class NonFiniteError(AcidError):
     """A gradient or a loss is not finite."""
 
 
-class DeadlineExceeded(AcidError, TimeoutError):  # noqa: N818 - names the event, like PeerFailed
+class DeadlineExceeded(AcidError, TimeoutError):
     """A wait took longer than its deadline."""
 
 
-class PeerFailed(AcidError):  # noqa: N818 - the name fixed by the design
+class PeerFailed(AcidError):
     """A peer cannot take part any more.
 
     Args:
@@ -77,5 +77,5 @@ class RemoteError(AcidError):
         self.text = text
 
 
-class Interrupted(AcidError):  # noqa: N818 - names the event
+class Interrupted(AcidError):
     """A signal asked for the end of the run."""

@@ -55,9 +55,7 @@ class Wire:
         self._comm = comm
         self._buffer = bytearray(_HEADER.size + LARGEST_TEXT_BYTES)
         self._status = MPI.Status()
-        self._receive = comm.Recv_init(
-            [self._buffer, MPI.BYTE], MPI.ANY_SOURCE, TAG
-        )
+        self._receive = comm.Recv_init([self._buffer, MPI.BYTE], MPI.ANY_SOURCE, TAG)
         self._receive.Start()
         self._sending: deque[tuple[MPI.Request, bytes]] = deque()
         self.sent_to = np.zeros(comm.size, np.int64)
@@ -79,7 +77,9 @@ class Wire:
     def send(self, peer: int, kind: int, notice: Notice, text: str = "") -> None:
         """Send one message; never blocks."""
         body = text.encode()[:LARGEST_TEXT_BYTES]
-        data = _HEADER.pack(kind, notice.flags, 0, 0, notice.gradients, notice.alpha_tilde)
+        data = _HEADER.pack(
+            kind, notice.flags, 0, 0, notice.gradients, notice.alpha_tilde
+        )
         data += body
         request = self._comm.Isend([data, MPI.BYTE], peer, TAG)
         self.sent_to[peer] += 1

@@ -35,9 +35,7 @@ def arrived(pending: Pending) -> Steps[None]:
     yield from until(pending.test, deadline, Pace.POLL)
 
 
-def delivers_both_directions(
-    transport: Transport, rank: int, peer: int
-) -> Steps[None]:
+def delivers_both_directions(transport: Transport, rank: int, peer: int) -> Steps[None]:
     """Every size and type arrives bit for bit."""
     for size in SIZES:
         for dtype in DTYPES:
