@@ -179,17 +179,39 @@ def test_training_reaches_the_loss(method, pairing, progress):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_result_is_the_mean_of_plain_runs(name, method):
-    # Two groups, a rate schedule, and ranks that leave at different times.
-    steps = 20 + 4 * COMM.rank
-    expected = mean_over_ranks(alone(network(0), OPTIMIZERS[name], steps)[-1])
+    # In logical time, where A²CiD² mixes from the first moment.
+    expected = mean_over_ranks(alone(network(0), OPTIMIZERS[name], 20)[-1])
     model = network()
     optimizer = OPTIMIZERS[name](groups_of(model))
-    with open_worker(model, optimizer, method=method) as worker:
-        run(train_linearly(worker, model, optimizer, steps))
+    with open_worker(model, optimizer, method=method, **LOGICAL) as worker:
+        run(train_linearly(worker, model, optimizer, 20))
     np.testing.assert_allclose(vector(model), expected, rtol=0, atol=1e-12)
     assert same_everywhere(model)
-    assert worker.statistics().gradients == steps
-    assert COMM.size == 1 or worker.statistics().exchanges > 0
+    told = worker.statistics()
+    assert told.gradients == 20
+    assert told.mean_drift <= 1e-12
+    if COMM.size > 1:
+        assert told.exchanges > 0
+        assert (told.eta > 0) == (method == "a2cid2")
+
+
+@pytest.mark.parametrize("pairing", ["handshake", "fifo"])
+def test_ranks_may_leave_at_different_times(pairing):
+    model = network()
+    optimizer = OPTIMIZERS["momentum"](groups_of(model))
+    worker = open_worker(model, optimizer, pairing=pairing, comm_rate=2.0)
+    deadline = time.monotonic() + 20
+    with worker:
+        # All of them once x and x̃ are mixed, and then one after the other.
+        steps = train_linearly(worker, model, optimizer, 100_000, pause=0.002)
+        while COMM.size > 1 and worker.statistics().eta == 0.0:
+            next(steps)
+            assert time.monotonic() < deadline, "no acceleration"
+        run(zip(range(10 + 5 * COMM.rank), steps, strict=False))
+    made = worker.statistics().gradients
+    expected = mean_over_ranks(alone(network(0), OPTIMIZERS["momentum"], made)[-1])
+    np.testing.assert_allclose(vector(model), expected, rtol=0, atol=1e-11)
+    assert same_everywhere(model)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -206,7 +228,7 @@ def test_every_type_of_number_is_trained(method):
     plain, model = make(0), make(COMM.rank)
     alone(plain, OPTIMIZERS["momentum"], 20)
     optimizer = OPTIMIZERS["momentum"](groups_of(model))
-    with open_worker(model, optimizer, method=method) as worker:
+    with open_worker(model, optimizer, method=method, **LOGICAL) as worker:
         run(train_linearly(worker, model, optimizer, 20))
     assert same_everywhere(model)
     for name, bound in tolerance.items():
