@@ -62,6 +62,8 @@ def preferred(state: State, neighbours: tuple[int, ...]) -> int | None:
     It is probably still free, and asking it spares both sides another BUSY; the newest
     had the least time to find someone else.
     """
+    if not state.callers:
+        return None
     for caller in reversed(state.callers):
         if caller != state.last or len(neighbours) == 1:
             return caller
@@ -81,7 +83,9 @@ def candidates(state: State, neighbours: tuple[int, ...]) -> tuple[int, ...]:
 
 def start(state: State, peer: int) -> Step:
     """Ask `peer`."""
-    callers = tuple(caller for caller in state.callers if caller != peer)
+    callers = state.callers
+    if callers:
+        callers = tuple(caller for caller in callers if caller != peer)
     asking = State(None, False, peer, state.retired, state.last, callers, state.yielded)
     return asking, (Send(peer, Kind.REQUEST),)
 

@@ -20,6 +20,8 @@ STOP = 101
 
 _HEADER = struct.Struct("<BBHiqd")
 LARGEST_TEXT_BYTES = 2000
+MOST_KEPT = 8
+"""Sends that may be kept before MPI is asked which of them it has taken."""
 
 
 class Notice(NamedTuple):
@@ -76,15 +78,16 @@ class Wire:
 
     def send(self, peer: int, kind: int, notice: Notice, text: str = "") -> None:
         """Send one message; never blocks."""
-        body = text.encode()[:LARGEST_TEXT_BYTES]
         data = _HEADER.pack(
             kind, notice.flags, 0, 0, notice.gradients, notice.alpha_tilde
         )
-        data += body
+        if text:
+            data += text.encode()[:LARGEST_TEXT_BYTES]
         request = self._comm.Isend([data, MPI.BYTE], peer, TAG)
         self.sent_to[peer] += 1
         self._sending.append((request, data))
-        self._reap()
+        if len(self._sending) > MOST_KEPT:
+            self._reap()
 
     def receive(self) -> Message | None:
         """The next message, or None when none has come."""
@@ -92,7 +95,9 @@ class Wire:
             return None
         size = self._status.Get_count(MPI.BYTE)
         kind, flags, _, _, gradients, alpha_tilde = _HEADER.unpack_from(self._buffer)
-        text = self._buffer[_HEADER.size : size].decode(errors="replace")
+        text = ""
+        if size > _HEADER.size:
+            text = self._buffer[_HEADER.size : size].decode(errors="replace")
         message = Message(
             self._status.source, kind, Notice(flags, gradients, alpha_tilde), text
         )

@@ -6,8 +6,9 @@ at the moment of its snapshot. A `Rehearsal` is a few ranks of one process which
 while chance decides who goes on, and where gradients and time fall in between.
 """
 
+import math
 import threading
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -80,8 +81,9 @@ class RecordingState(RankState):
         kernels: Kernels,
         units: Units,
         accelerated: bool,
+        ration: float = math.inf,
     ) -> None:
-        super().__init__(arrays, kernels, units, accelerated)
+        super().__init__(arrays, kernels, units, accelerated, ration)
         self.lock = NumberedLock()  # type: ignore[assignment]
         self.rank = 0
         self.meeting: tuple[int, Hashable] | None = None
@@ -147,7 +149,9 @@ class RecordingState(RankState):
 class RecordingExchanger(Exchanger):
     """Tells its state with whom it is, and which of their exchanges this is."""
 
-    def exchange(self, terms: Terms) -> Steps[None]:
+    def exchange(
+        self, terms: Terms, arrived: Callable[[], None] = lambda: None
+    ) -> Steps[None]:
         """Both ends give the same label to the same exchange."""
         state = self._state
         assert isinstance(state, RecordingState)
@@ -155,7 +159,7 @@ class RecordingExchanger(Exchanger):
         past[terms.peer] = number = past.get(terms.peer, 0) + 1
         pair = sorted((state.rank, terms.peer))
         state.meeting = terms.peer, (*pair, number)
-        yield from super().exchange(terms)
+        yield from super().exchange(terms, arrived)
         state.meeting = None
 
 
@@ -241,6 +245,8 @@ class Plot(NamedTuple):
     steps: tuple[float, ...] = (0.0, 0.01, 0.2, 0.9)
     """Units by which time may jump; the last is more than a jump may be carried back."""
     gradients: bool = True
+    ration: float = math.inf
+    """The most that θ may grow for each exchange."""
     alpha_tilde: float | None = None
     """None: another one for each exchange."""
 
@@ -273,7 +279,7 @@ class Rehearsal:
         hub = LoopbackHub(plot.ranks)
         for rank, units in enumerate(self.units):
             arrays = [self._draw(size) for size in plot.sizes]
-            made = state(arrays, kernels, units, plot.accelerated)
+            made = state(arrays, kernels, units, plot.accelerated, plot.ration)
             made.rank = rank
             made.set_eta(plot.eta)
             transport = HesitantTransport(hub, rank, self)
@@ -328,6 +334,12 @@ class Rehearsal:
             state.snapshot(chunk, x[chunk.buffer][chunk.start : chunk.stop])
             state.half_sum(chunk, half[chunk.buffer][chunk.start : chunk.stop])
         return flat(x), flat(half)
+
+    def theta(self, rank: int) -> float:
+        """θ of this moment."""
+        return self.states[rank].snapshot(
+            Chunk(0, 0, 0), self.states[rank].arrays[0][:0]
+        )
 
     def _exchange(self, first: int, second: int) -> None:
         alpha_tilde = self.plot.alpha_tilde

@@ -41,6 +41,7 @@ class Ledger:
         self._rank = rank
         self._known = np.zeros(size, np.int64)
         self._total = 0
+        self._own = 0
         self._goal = goal
         self._exchanges = 0
         self._waiting = False
@@ -57,7 +58,7 @@ class Ledger:
     @property
     def gradients(self) -> int:
         """Gradient events of this rank."""
-        return int(self._known[self._rank])
+        return self._own
 
     @property
     def total_gradients(self) -> int:
@@ -87,12 +88,14 @@ class Ledger:
             if loss is not None:
                 self._losses[0] += loss
                 self._losses[1] += 1
-            self._learn(self._rank, int(self._known[self._rank]) + 1)
+            self._own += 1
+            self._learn(self._rank, self._own)
 
     def learn(self, rank: int, gradients: int) -> None:
         """`rank` has made at least so many gradients."""
-        with self._changed:
-            self._learn(rank, gradients)
+        if gradients > self._known[rank]:
+            with self._changed:
+                self._learn(rank, gradients)
 
     def learn_all(self, gradients: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         """Every rank has made at least so many gradients."""
@@ -107,6 +110,8 @@ class Ledger:
         Returns:
             Those that are new here.
         """
+        if not flags & ~self.flags:
+            return 0
         with self._changed:
             new = flags & ~self.flags
             self.flags |= flags
@@ -184,6 +189,8 @@ class Ledger:
 
     def take_average(self) -> Any:
         """The newest average not yet taken, or None."""
+        if self._average is None:
+            return None
         with self._changed:
             average, self._average = self._average, None
             return average

@@ -31,6 +31,9 @@ REQUEST, ACCEPT, BUSY = int(Kind.REQUEST), int(Kind.ACCEPT), int(Kind.BUSY)
 ANSWER_SECONDS = 2e-3
 """Longest sleep while a peer is waited for."""
 
+PULSE_SECONDS = 0.2e-3
+"""Heartbeats and averages are not looked at more often."""
+
 AVERAGING_SECONDS = 0.5e-3
 """Longest sleep while an average is under way."""
 
@@ -86,6 +89,7 @@ class CommunicationLoop:
         self._ask_again_seconds = self._asked_seconds = clock.now()
         self._offered: dict[int, float] = {}
         self._heard: dict[int, float] = {}
+        self._look_seconds = self._began_seconds = clock.now()
         self._told_flags = 0
         self._told_failure = False
         self._failed_peer: RemoteError | None = None
@@ -137,28 +141,27 @@ class CommunicationLoop:
 
     def _match(self) -> Steps[bool]:
         """Wait for a peer; False once all ranks have ended."""
-        began, deadline = self._clock.now(), None
-        while self.machine.matched is None:
+        machine, began = self.machine, self._clock.now()
+        while machine.matched is None:
             if self._pulse.all_done:
                 return False
-            if self.machine.asking is None:
-                deadline = None
+            if machine.asking is None:
                 self._start()
-            elif deadline is None:
-                deadline = Deadline(self._deadline_seconds, self._clock, "an answer")
-            elif deadline.passed:
-                raise PeerFailed(self.machine.asking, "the answer to a request")
-            yield self._pace()
-        if self.machine.started:
+                yield Pace.POLL if machine.asking is None else Pace.HOT
+            else:
+                yield self._wait_for_answer()
+        if machine.started:
             self._demand.begun()
-        self._tally.matched(self.machine.matched, self._clock.now() - began)
+        self._tally.matched(machine.matched, self._clock.now() - began)
         return True
 
-    def _pace(self) -> Pace:
-        """An answer comes soon or late: hot for a short while after the question."""
-        asked = self.machine.asking is not None
-        hot = asked and self._clock.now() - self._asked_seconds < self._hot_seconds
-        return Pace.HOT if hot else Pace.POLL
+    def _wait_for_answer(self) -> Pace:
+        """It comes soon or late: hot for a short while after the question."""
+        waited = self._clock.now() - self._asked_seconds
+        if waited > self._deadline_seconds:
+            assert self.machine.asking is not None
+            raise PeerFailed(self.machine.asking, "the answer to a request")
+        return Pace.HOT if waited < self._hot_seconds else Pace.POLL
 
     def _start(self) -> None:
         """Ask a neighbour if an exchange is due and nothing speaks against it."""
@@ -167,25 +170,34 @@ class CommunicationLoop:
             self._send(self.machine.retire())
         if quiet or not self._demand.due() or not self.machine.can_start:
             return
-        if self._clock.now() >= self._ask_again_seconds:
+        now = self._clock.now()
+        if now >= self._ask_again_seconds:
             self._send(self.machine.start())
-            self._asked_seconds = self._clock.now()
+            self._asked_seconds = now
 
     def _exchange(self) -> Steps[None]:
         peer = self.machine.matched
         assert peer is not None
         terms = Terms(peer, 0.5, min(self._offered[peer], self._heard[peer]))
-        began = self._clock.now()
-        yield from self._exchanger.exchange(terms)
+        self._began_seconds = self._clock.now()
+        yield from self._exchanger.exchange(terms, self._arrived)
+
+    def _arrived(self) -> None:
+        """The peer has what it needs, and so has this rank: be free, and ask again.
+
+        The last chunk is applied after this, before anything else can begin.
+        """
+        machine, peer = self.machine, self.machine.matched
+        assert peer is not None
         self.activity += 1
-        if self.machine.started:
+        if machine.started:
             self._demand.served()
-        self._tally.exchanged(
-            peer, self._exchanger.bytes_each_way, self._clock.now() - began
-        )
-        self._send(self.machine.finish())
+        seconds = self._clock.now() - self._began_seconds
+        self._tally.exchanged(peer, self._exchanger.bytes_each_way, seconds)
+        self._send(machine.finish())
         self._be_patient()
         self._ledger.set_exchanges(self._tally.exchanges)
+        self._start()
 
     def _drain(self) -> Steps[None]:
         """Receive every control message that is still on its way, then close."""
@@ -213,6 +225,13 @@ class CommunicationLoop:
         # Once all have ended, everyone knows what matters and counts its messages.
         if self._ledger.flags != self._told_flags and not self._pulse.all_done:
             self._tell_flags()
+        now = self._clock.now()
+        if now >= self._look_seconds:
+            self._look_seconds = now + PULSE_SECONDS
+            self._look_at_sums()
+
+    def _look_at_sums(self) -> None:
+        """What all ranks add up together; it is slow in any case."""
         if self._pulse.poll(idle=self._idle()):
             self.activity += 1
         self._averaging.poll()
@@ -240,21 +259,25 @@ class CommunicationLoop:
     def _hear_pairing(self, message: Message) -> None:
         if message.kind in (REQUEST, ACCEPT):
             self._heard[message.source] = message.notice.alpha_tilde
-        self._send(self.machine.receive(message.source, Kind(message.kind)))
+        self._send(self.machine.receive(message.source, message.kind))
         if message.kind == BUSY:
             self._be_patient()
 
     def _be_patient(self) -> None:
         """Leave others time to ask first, as the protocol thinks best."""
-        pause = self.machine.patience() * self._tally.typical_exchange_seconds
-        self._ask_again_seconds = self._clock.now() + pause
+        patience = self.machine.patience()
+        if patience:
+            pause = patience * self._tally.typical_exchange_seconds
+            self._ask_again_seconds = self._clock.now() + pause
 
     def _send(self, messages: Sends) -> None:
+        if not messages:
+            return
+        notice = self._notice()
         for peer, kind in messages:
-            notice = self._notice()
             if kind in (REQUEST, ACCEPT):
                 self._offered[peer] = notice.alpha_tilde
-            self._wire.send(peer, int(kind), notice)
+            self._wire.send(peer, kind, notice)
 
     def _notice(self) -> Notice:
         ledger = self._ledger

@@ -53,7 +53,7 @@ class WorkerOptions:
     deadline_seconds: float = 300.0
     """How long a wait for others may see no progress before the run fails."""
 
-    chunk_bytes: int = 256 << 10
+    chunk_bytes: int = 512 << 10
     """Size of the pieces in which parameters travel."""
 
     average_every: int | None = None
