@@ -6,9 +6,6 @@ import numpy as np
 
 from acidmpi.errors import ConfigError
 
-MANY = 256.0
-"""Mean number of arrivals between two looks from which they are drawn together."""
-
 
 class PoissonArrivals:
     """Counts arrivals of a Poisson process.
@@ -51,11 +48,6 @@ class PoissonArrivals:
         passed = self._rate * (time - self._time)
         self._time = time
         arrivals = 0
-        if passed - self._left > MANY:
-            # The process has no memory: so many at once, and a fresh gap behind them.
-            arrivals = 1 + int(self._generator.poisson(passed - self._left))
-            self._left = float(self._generator.exponential())
-            return arrivals
         while passed >= self._left:
             passed -= self._left
             self._left = float(self._generator.exponential())

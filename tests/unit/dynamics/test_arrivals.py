@@ -114,11 +114,3 @@ def test_what_is_refused(rate):
         arrivals(rate)
     with pytest.raises(ConfigError, match="rate must be finite"):
         arrivals().set_rate(rate)
-
-
-def test_many_at_once_follow_the_law_too():
-    process = arrivals(rate=5000.0, seed=3)
-    counts = np.array([process.until(look) for look in range(1, 401)])
-    assert counts.mean() == pytest.approx(5000.0, abs=4 * math.sqrt(5000.0 / 400))
-    assert counts.var() == pytest.approx(5000.0, rel=0.3)
-    assert process.next_time > 400
