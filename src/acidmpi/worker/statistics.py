@@ -1,6 +1,6 @@
 """What a worker tells of itself: one frozen record of local and of common figures."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +13,8 @@ class WorkerStatistics:
     """Exchanges in which this rank took part."""
     control_messages: int
     """Control messages sent by this rank."""
+    control_messages_by_peer: tuple[int, ...]
+    """The same for each receiver."""
     bytes_sent: int
     """Parameter bytes sent by this rank."""
     idle_seconds: float
@@ -51,5 +53,3 @@ class WorkerStatistics:
     the end."""
     stop_reason: str
     """finished, interrupted or failed."""
-    sent_to: tuple[int, ...] = field(default=())
-    """Control messages sent to each rank."""
