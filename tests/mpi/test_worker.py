@@ -429,6 +429,7 @@ def test_statistics_tell_what_happened(method):
     assert told.total_exchanges == COMM.allreduce(told.exchanges) / 2
     assert told.bytes_sent == told.exchanges * vector(model).nbytes
     assert told.control_messages >= told.exchanges / 2
+    assert told.control_messages == sum(told.control_messages_by_peer)
     assert 0.0 <= told.repeated_pairs <= 1.0
     assert min(told.idle_seconds, told.seconds_waiting_peer) >= 0.0
     assert (told.seconds_exchanging > 0.0) == (told.exchanges > 0)
