@@ -115,6 +115,8 @@ class Exchanger:
             if len(flights) == 1:
                 arrived()
             self._apply(flights.popleft(), terms)
+        if not self._plan:
+            arrived()
         self._state.count_exchange()
 
     def abandon(self) -> None:
