@@ -105,7 +105,7 @@ def check_event_list(rehearsal):
     """x and x̃ of every rank are what the float64 event list gives."""
     ranks = replay(rehearsal.start, rehearsal.logs())
     for rank, expected in enumerate(ranks):
-        expected.advance(rehearsal.plot.eta * rehearsal.units[rank].now())
+        expected.advance(rehearsal.theta(rank))
         x, half = rehearsal.seen(rank)
         bound = (
             30 * ROUNDING[rehearsal.plot.dtype] * (1 + np.abs(expected.x_tilde).max())
@@ -179,6 +179,16 @@ def test_mean_of_sixteen_bit_numbers_stays_to_their_rounding(backend, dtype):
 @given(chances, backends)
 def test_exchanges_follow_the_event_list(chance, backend):
     check_event_list(rehearse(chance, Plot(ranks=3), backend))
+
+
+@a_few
+@given(chances)
+def test_event_list_is_followed_when_mixing_is_rationed(chance):
+    rehearsal = rehearse(chance, Plot(ration=0.02), exchanges=4)
+    check_event_list(rehearsal)
+    for rank, exchanger in enumerate(rehearsal.exchangers):
+        made = sum(exchanger.__dict__.get("past", {}).values())
+        assert rehearsal.theta(rank) <= 0.02 * (made + 6) * (1 + 1e-12)
 
 
 @a_few
@@ -383,13 +393,13 @@ class AppliesTwice(RecordingState):
             RankState.apply_exchange(self, chunk, *rest)
 
 
-class LandsTwice(RecordingExchanger):
+class LandsTwice(RecordingState):
     """A chunk stays among those that are on the wire."""
 
-    def _land(self, flight, terms):
-        yield from super()._land(flight, terms)
-        if flight.chunk.start == 8:
-            yield from super()._land(flight, terms)
+    def apply_exchange(self, chunk, *rest):
+        super().apply_exchange(chunk, *rest)
+        if chunk.start == 8:
+            super().apply_exchange(chunk, *rest)
 
 
 class TakesXOfNow(RecordingState):
@@ -433,9 +443,9 @@ class MixesAndForgets(RecordingState):
 class OwnAlphaTilde(RecordingExchanger):
     """The two ends do not settle on one α̃."""
 
-    def exchange(self, terms):
+    def exchange(self, terms, *rest):
         own = terms.alpha_tilde + 0.1 * self._state.rank
-        yield from super().exchange(terms._replace(alpha_tilde=own))
+        yield from super().exchange(terms._replace(alpha_tilde=own), *rest)
 
 
 class ReusesBuffers(RecordingExchanger):
@@ -453,8 +463,8 @@ class ReusesBuffers(RecordingExchanger):
 class KeepsACompanion(RecordingState):
     """x̃ is held where nobody asked for it."""
 
-    def __init__(self, arrays, kernels, units, accelerated):
-        super().__init__(arrays, kernels, units, True)
+    def __init__(self, arrays, kernels, units, accelerated, ration):
+        super().__init__(arrays, kernels, units, True, ration)
 
 
 class AlwaysMixes(RecordingState):

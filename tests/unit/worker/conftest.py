@@ -1,10 +1,10 @@
 """Threads that give way at the worst moments, and ranks of one process without MPI."""
 
-import random
 import sys
 import threading
 import time
 from collections import defaultdict, deque
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -58,46 +58,67 @@ def no_lock():
     return NoLock()
 
 
-PLACES = ("/acidmpi/worker/", "/acidmpi/dynamics/")
-MOST_PAUSES = 300
+PLACES = (
+    "/acidmpi/worker/",
+    "/acidmpi/dynamics/",
+    "/acidmpi/kernels/reference",
+    "/unit/worker/test_",
+)
+BLOCKED_SECONDS = 0.01
+"""Whoever needs longer is taken to wait for the one who is interrupted."""
 
 
 @pytest.fixture
-def race():
-    """`race(first, second)`: threads that interrupt each other after any instruction.
+def interrupt():
+    """`interrupt(first, second, moment)`: at one instruction of `first`, do `second`.
 
-    After a while they do so no more: pauses are long on a busy machine.
+    `second` runs in a thread of its own until it is over or waits for a lock. Tells
+    whether `first` has that many instructions.
     """
 
-    def give_way(frame, event, argument):
-        if not any(place in frame.f_code.co_filename for place in PLACES):
-            return None
-        frame.f_trace_opcodes = True
-        if chance.random() < 0.1 and pauses[0] < MOST_PAUSES:
-            pauses[0] += 1
-            time.sleep(1e-6)
-        return give_way
+    def run(first, second, moment):
+        def trace(frame, event, argument):
+            if not any(place in frame.f_code.co_filename for place in PLACES):
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                seen[0] += 1
+                if seen[0] == moment + 1:
+                    thread.start()
+                    thread.join(BLOCKED_SECONDS)
+            return trace
 
-    def run(*works):
-        def traced(work):
-            sys.settrace(give_way)
-            try:
-                work()
-            except BaseException as error:
-                errors.append(error)
-            finally:
-                sys.settrace(None)
+        seen = [0]
+        thread = threading.Thread(target=second)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            first()
+        finally:
+            sys.settrace(before)
+            if seen[0] > moment:
+                thread.join()
+        return seen[0] > moment
 
-        errors, pauses[0] = [], 0
-        threads = [threading.Thread(target=traced, args=(w,)) for w in works]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
+    return run
 
-    chance, pauses = random.Random(0), [0]
+
+@pytest.fixture
+def every_moment(interrupt):
+    """`every_moment(make)`: interrupt a piece of work at each of its instructions.
+
+    `make()` gives what is interrupted, what comes in, and a check of the outcome.
+    """
+
+    def run(make):
+        for moment in count():
+            first, second, check = make()
+            reached = interrupt(first, second, moment)
+            if not reached:
+                assert moment > 10, "there was nothing to interrupt"
+                return
+            check()
+
     return run
 
 
@@ -240,7 +261,7 @@ class Fleet:
             clock=clock,
         )
         wire = FakeWire(self.post, rank, size)
-        demand = PoissonDemand(arrivals, units)
+        demand = PoissonDemand(arrivals, units, lambda: ledger.lag(rate), 1e9)
         loop = CommunicationLoop(
             machine=machine,
             wire=wire,

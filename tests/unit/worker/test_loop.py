@@ -92,6 +92,16 @@ def test_a_stop_at_the_last_moment_is_not_left_behind(fleet):
         assert lost_messages(ships) == [0] * 3, moment
 
 
+@pytest.mark.parametrize("numbers", [0, 1])
+def test_exchanges_of_nothing_and_of_one_number_are_exchanges(fleet, numbers):
+    ships = fleet(2, rate=2.0, numbers=numbers)
+    ships.run(5.0)
+    assert all(5 < one.tally.exchanges < 25 for one in ships.ranks)
+    ships.retire()
+    ships.run(20.0)
+    assert ships.ended
+
+
 def test_flags_reach_everyone_by_neighbours(fleet):
     ships = fleet(5, rate=0.0)
     ships.ranks[2].ledger.raise_flags(INTERRUPTED)
@@ -189,7 +199,7 @@ def test_an_answer_that_never_comes_is_a_failed_peer(fleet):
 
 def test_a_chunk_that_never_comes_is_a_failed_peer(fleet):
     ships = fleet(2, deadline=5.0, rate=5.0)
-    ships.ranks[1].exchanger.exchange = lambda terms: iter(lambda: Pace.POLL, None)
+    ships.ranks[1].exchanger.exchange = lambda *_: iter(lambda: Pace.POLL, None)
     with pytest.raises(PeerFailed, match=r"rank 1 failed while .* a chunk"):
         ships.run(60.0)
     assert ships.clock.now() < 20.0
@@ -229,12 +239,12 @@ def test_both_ends_use_the_smaller_alpha_tilde(fleet):
     assert set(used[0] + used[1]) == {0.7}
 
 
-def test_lag_is_told_and_shrinks(fleet):
+def test_exchanges_are_told_and_what_is_due_is_served(fleet):
     ships = fleet(2, rate=2.0)
     ships.run(5.0)
     for one in ships.ranks:
-        assert one.loop.lag == one.demand.due() <= 3
-        assert one.ledger._exchanges == one.tally.exchanges
+        assert one.demand.due() <= 3
+        assert one.ledger.lag(1.0) == -one.tally.exchanges < 0
 
 
 def test_nothing_happens_after_the_end(fleet):
@@ -266,4 +276,17 @@ def test_a_loop_that_can_do_nothing_lets_its_thread_sleep(fleet):
     one.ledger.retired = True
     ships.run(30.0)
     assert one.demand.due() > 0
+    assert one.loop.seconds_to_next() > 0
+
+
+def test_a_loop_that_waits_for_a_peer_lets_its_thread_sleep(fleet):
+    """Exchanges are due, but first the one that is asked has to answer."""
+    ships = fleet(2, rate=2.0)
+    ships.ranks[1].wire.deaf = True
+    one = ships.ranks[0]
+    while one.machine.asking is None:
+        ships.run(0.1)
+    ships.run(1.0)
+    assert one.demand.due() > 0
+    assert one.loop.advance() is Pace.POLL
     assert one.loop.seconds_to_next() > 0
