@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin
 
 from acidmpi.errors import ConfigError
@@ -62,20 +63,21 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         for name in ("method", "pairing", "progress"):
             _check_choice(name, getattr(self, name))
-        _check_finite("comm_rate", self.comm_rate, 0.0)
-        if not 0 <= self.safety <= 1:
-            raise ConfigError(
-                f"safety must lie between 0 (no acceleration) and 1, got {self.safety}"
-            )
-        _check_positive("deadline_seconds", self.deadline_seconds)
-        _check_positive("chunk_bytes", self.chunk_bytes)
         for name in ("total_gradients", "unit_seconds", "average_every"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
-        if self.max_lag is not None and self.max_lag < 0:
+        for name in ("deadline_seconds", "chunk_bytes"):
+            _check_positive(name, getattr(self, name))
+        for name in ("chunk_bytes", "seed"):
+            _check_whole(name, getattr(self, name))
+        for name in ("comm_rate", "safety", "seed"):
+            _check_finite(name, getattr(self, name), 0.0)
+        if self.safety > 1:
             raise ConfigError(
-                f"max_lag must not be negative, got {self.max_lag}; None never waits"
+                f"safety must lie between 0 (no acceleration) and 1, got {self.safety}"
             )
+        if self.max_lag is not None:
+            _check_finite("max_lag (None never waits)", self.max_lag, 0.0)
 
     @property
     def logical(self) -> bool:
@@ -95,11 +97,23 @@ def _check_choice(name: str, value: Any) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
+def _check_whole(name: str, value: Any) -> None:
+    if not isinstance(value, Integral):
+        raise ConfigError(f"{name} must be a whole number, got {value!r}")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if not isinstance(value, Real):
+        raise ConfigError(f"{name} must be a number, got {value!r}")
+
+
 def _check_finite(name: str, value: float, least: float) -> None:
+    _check_number(name, value)
     if not (math.isfinite(value) and value >= least):
         raise ConfigError(f"{name} must be a finite number ≥ {least:g}, got {value}")
 
 
 def _check_positive(name: str, value: float) -> None:
+    _check_number(name, value)
     if not (math.isfinite(value) and value > 0):
         raise ConfigError(f"{name} must be positive and finite, got {value}")
