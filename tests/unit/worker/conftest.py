@@ -64,7 +64,7 @@ PLACES = (
     "/acidmpi/kernels/reference",
     "/unit/worker/test_",
 )
-BLOCKED_SECONDS = 0.01
+BLOCKED_SECONDS = 0.004
 """Whoever needs longer is taken to wait for the one who is interrupted."""
 
 
@@ -105,13 +105,13 @@ def interrupt():
 
 @pytest.fixture
 def every_moment(interrupt):
-    """`every_moment(make)`: interrupt a piece of work at each of its instructions.
+    """`every_moment(make, 7)`: interrupt some work at every seventh instruction.
 
     `make()` gives what is interrupted, what comes in, and a check of the outcome.
     """
 
-    def run(make):
-        for moment in count():
+    def run(make, stride=1):
+        for moment in count(step=stride):
             first, second, check = make()
             reached = interrupt(first, second, moment)
             if not reached:
