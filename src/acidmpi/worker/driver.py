@@ -80,7 +80,7 @@ class ThreadDriver:
         pace = self._loop.advance()
         if self._loop.activity != seen:
             self._backoff.reset()
-        elif pace is not Pace.HOT:
+        elif pace is not Pace.HOT and not self._loop.ended:
             self._sleep(min(self._backoff.next(), self._loop.seconds_to_next()))
         if self._crowded:
             os.sched_yield()
