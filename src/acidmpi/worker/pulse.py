@@ -62,7 +62,7 @@ class Beat:
     consensus_distance: float = float("nan")
     """Estimate by a sketch."""
     loss: float = float("nan")
-    """Mean of the losses reported since the round before."""
+    """Mean of the losses that came with the latest round that brought any."""
 
 
 class Pulse:
@@ -220,7 +220,7 @@ class Pulse:
             comm_rate=self._rate(unit),
             unit_seconds=unit,
             consensus_distance=consensus_distance(sketch, self.size),
-            loss=float(step[Field.LOSS_SUM] / losses) if losses else float("nan"),
+            loss=float(step[Field.LOSS_SUM] / losses) if losses else self.beat.loss,
         )
 
     def _rate(self, unit: float | None) -> float:

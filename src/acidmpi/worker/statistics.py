@@ -45,7 +45,7 @@ class WorkerStatistics:
     total_exchanges: int
     """Exchanges of all ranks at the last heartbeat."""
     train_loss: float
-    """Mean of the losses of all ranks since the heartbeat before the last."""
+    """Mean of the losses that all ranks reported lately; NaN if there are none."""
     consensus_distance: float
     """mean ‖x_i − x̄‖²: by sketch while running, exact just before the final average."""
     mean_drift: float
