@@ -426,7 +426,10 @@ def test_statistics_tell_what_happened(method):
     assert (told.gradients, told.total_gradients) == (40, 40 * COMM.size)
     assert told.exchanges == sum(told.exchanges_by_peer)
     assert told.exchanges_by_peer[COMM.rank] == 0
-    assert told.total_exchanges == COMM.allreduce(told.exchanges) / 2
+    # The last heartbeat may have begun on some ranks before their last exchange.
+    assert (
+        0 <= COMM.allreduce(told.exchanges) - 2 * told.total_exchanges <= 2 * COMM.size
+    )
     assert told.bytes_sent == told.exchanges * vector(model).nbytes
     assert told.control_messages >= told.exchanges / 2
     assert told.control_messages == sum(told.control_messages_by_peer)
@@ -439,7 +442,8 @@ def test_statistics_tell_what_happened(method):
     assert told.alpha_tilde >= 0.5
     assert (told.eta, method) == (0.0, "async") or method == "a2cid2"
     assert told.mean_drift <= 1e-12
-    assert np.isfinite([told.consensus_distance, told.chi_1, told.chi_2]).all()
+    known = [told.consensus_distance, told.chi_1, told.chi_2, told.train_loss]
+    assert np.isfinite(known).all()
 
 
 def test_after_the_end_the_model_is_a_plain_model():
