@@ -7,6 +7,7 @@ Guarantees:
 - counts of other ranks are maxima, so that late or repeated news do no harm.
 """
 
+import math
 import threading
 import time
 from typing import Any
@@ -77,7 +78,7 @@ class Ledger:
 
     @property
     def losses(self) -> tuple[float, float]:
-        """Sum and number of the losses reported so far."""
+        """Sum and number of the finite losses reported so far."""
         with self._changed:
             return self._losses[0], self._losses[1]
 
@@ -85,7 +86,7 @@ class Ledger:
         """One more gradient event of this rank."""
         with self._changed:
             self.samples += samples
-            if loss is not None:
+            if loss is not None and math.isfinite(loss):
                 self._losses[0] += loss
                 self._losses[1] += 1
             self._own += 1
