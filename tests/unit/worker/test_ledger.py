@@ -94,6 +94,14 @@ def test_own_gradients_are_counted_with_their_losses():
     assert not ledger.stopped
 
 
+def test_one_loss_that_is_no_number_does_not_spoil_their_mean():
+    ledger = Ledger(0, 1, None)
+    for loss in (1.0, float("nan"), float("inf"), 3.0):
+        ledger.count_gradient(loss, 1)
+    assert ledger.losses == (4.0, 2.0)
+    assert ledger.gradients == 4
+
+
 def test_a_goal_of_all_ranks_stops_this_one():
     ledger = Ledger(0, 2, 5)
     ledger.learn(1, 4)
