@@ -62,6 +62,9 @@ class PeerFailed(AcidError):
         self.peer = peer
         self.what = what
 
+    def __reduce__(self) -> tuple[type["PeerFailed"], tuple[int, str]]:
+        return PeerFailed, (self.peer, self.what)
+
 
 class RemoteError(AcidError):
     """Another rank failed first.
@@ -75,6 +78,9 @@ class RemoteError(AcidError):
         super().__init__(f"rank {rank} failed: {text}")
         self.rank = rank
         self.text = text
+
+    def __reduce__(self) -> tuple[type["RemoteError"], tuple[int, str]]:
+        return RemoteError, (self.rank, self.text)
 
 
 class Interrupted(AcidError):
