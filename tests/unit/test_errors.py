@@ -1,0 +1,61 @@
+"""Errors: one family, kind to `except`, readable behind `acidmpi: error:`."""
+
+import inspect
+import pickle
+
+import pytest
+
+from acidmpi import errors
+from acidmpi.errors import (
+    AcidError,
+    ConfigError,
+    DeadlineExceeded,
+    PeerFailed,
+    RemoteError,
+    TopologyError,
+)
+
+FAMILY = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if kind.__module__ == errors.__name__
+]
+OTHERS = [kind for kind in FAMILY if kind not in (PeerFailed, RemoteError)]
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_all_are_of_one_family_and_in_its_picture(kind):
+    assert issubclass(kind, AcidError)
+    assert kind.__name__ in errors.__doc__
+    assert kind.__doc__
+
+
+def test_mistakes_of_a_user_are_value_errors_and_missed_deadlines_timeouts():
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(TopologyError, ValueError)
+    assert issubclass(DeadlineExceeded, TimeoutError)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_texts_stay_as_they_are_written(kind):
+    assert str(kind("size must be positive, got 0")) == "size must be positive, got 0"
+
+
+def test_a_failed_peer_is_named():
+    error = PeerFailed(3, "a chunk")
+    assert (error.peer, error.what) == (3, "a chunk")
+    assert str(error) == "rank 3 failed while this rank waited for a chunk"
+
+
+def test_a_remote_error_tells_rank_and_text():
+    error = RemoteError(2, "no space left")
+    assert (error.rank, error.text) == (2, "no space left")
+    assert str(error) == "rank 2 failed: no space left"
+
+
+@pytest.mark.parametrize("error", [PeerFailed(3, "a chunk"), RemoteError(2, "text")])
+def test_errors_survive_the_way_to_another_rank(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
