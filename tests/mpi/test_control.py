@@ -108,8 +108,7 @@ def test_a_heartbeat_that_a_rank_does_not_join_ends_in_an_error(comm):
     late = comm.rank == comm.size - 1 and comm.size > 1
     if not late and comm.size > 1:
         with pytest.raises(DeadlineExceeded, match="heartbeat"):
-            while True:
-                heartbeat.poll(lambda: np.ones(1))
+            beat(heartbeat, np.ones(1), 1)
     comm.Barrier()
     patient = Heartbeat(comm, 1, 0.01, SECONDS, WallClock()) if late else heartbeat
     patient.hurried = True
@@ -188,8 +187,7 @@ def test_a_silent_peer_ends_an_exchange_with_its_name(comm):
         posted = []
         transport.post = lambda *args: posted.append(post(*args)) or posted[-1]
         with pytest.raises(PeerFailed, match=f"rank {silent} ") as caught:
-            for pace in exchanger.exchange(Terms(silent, 0.5, 0.5)):
-                assert pace in (Pace.HOT, Pace.POLL)
+            assert set(exchanger.exchange(Terms(silent, 0.5, 0.5))) <= set(Pace)
         assert caught.value.peer == silent
     comm.Barrier()
     if comm.rank == silent:
