@@ -20,6 +20,9 @@ from acidmpi.progress import Backoff, Deadline
 LONGEST_SLEEP_SECONDS = 5e-3
 MOST_DIFFERENCES = 5
 
+_GIVEN_UP: list[MPI.Request] = []
+"""Operations past their deadline: kept, because MPI may still write to their buffers."""
+
 
 def complete(request: MPI.Request, seconds: float, what: str) -> None:
     """Wait for `request` politely.
@@ -35,6 +38,8 @@ def complete(request: MPI.Request, seconds: float, what: str) -> None:
     deadline = Deadline(seconds, WallClock(), what)
     backoff = Backoff(20e-6, LONGEST_SLEEP_SECONDS)
     while not request.Test():
+        if deadline.passed:
+            _GIVEN_UP.append(request)
         deadline.check()
         time.sleep(backoff.next())
 
