@@ -15,7 +15,7 @@ DEADLINE_SECONDS = 60.0
 @pytest.mark.parametrize("method", ["a2cid2", "async"])
 @pytest.mark.parametrize("progress", ["thread", "inline"])
 def test_averaging_keeps_the_mean(method: str, progress: str) -> None:
-    """The result is the mean of the starts, and came by exchanges."""
+    """Ranks come together by exchanges, and end at the mean of their starts."""
     comm = MPI.COMM_WORLD
     if progress == "thread" and MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         pytest.skip("this MPI does not grant MPI_THREAD_MULTIPLE")
@@ -23,6 +23,7 @@ def test_averaging_keeps_the_mean(method: str, progress: str) -> None:
     mean = np.empty_like(x)
     comm.Allreduce(x, mean)
     mean /= comm.size
+    apart = comm.allreduce(float(((x - mean) ** 2).sum())) / comm.size
     gossip = Gossip(
         x,
         comm=comm,
@@ -36,4 +37,8 @@ def test_averaging_keeps_the_mean(method: str, progress: str) -> None:
         while not gossip.finished:
             gossip.apply(np.zeros_like(x))
     np.testing.assert_allclose(x, mean, rtol=0, atol=1e-12)
-    assert comm.size == 1 or gossip.statistics().exchanges > 0
+    told = gossip.statistics()
+    assert told.mean_drift <= 1e-12
+    if comm.size > 1:
+        assert told.exchanges > 0
+        assert told.consensus_distance < 0.5 * apart, "exchanges brought ranks together"

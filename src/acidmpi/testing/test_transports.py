@@ -1,8 +1,4 @@
-"""The transport contract between neighbouring ranks of MPI_COMM_WORLD.
-
-Ranks stand in a ring; in each round the pairs of one kind of edge talk. With one rank it
-talks to itself.
-"""
+"""The transport contract between all pairs of ranks of MPI_COMM_WORLD."""
 
 from collections.abc import Iterator
 
@@ -15,14 +11,13 @@ from acidmpi.transport.host import HostTransport
 pytestmark = pytest.mark.mpi
 
 
-def pairs(comm: MPI.Comm) -> Iterator[int]:
-    """Peers of this rank, one after the other, so that no two pairs overlap."""
-    if comm.size == 1:
-        yield 0
-    for shift in range(1, comm.size):
-        partner = (shift - comm.rank) % comm.size
-        if partner != comm.rank:
-            yield partner
+def turns(rank: int, size: int) -> Iterator[int]:
+    """Peers of `rank`, one after the other: in each turn everyone has one of its own.
+
+    Each pair meets in exactly one turn; now and then a rank's peer is itself.
+    """
+    for turn in range(size):
+        yield (turn - rank) % size
 
 
 @pytest.fixture(name="comm")
@@ -37,6 +32,14 @@ def duplicate() -> Iterator[MPI.Comm]:
 def test_host_transport_keeps_the_contract(routine: Routine, comm: MPI.Comm) -> None:
     """Every pair of ranks runs every routine."""
     transport = HostTransport(comm)
-    for peer in pairs(comm):
+    for peer in turns(comm.rank, comm.size):
         run_alone(routine(transport, comm.rank, peer))
-    comm.Barrier()
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+def test_every_pair_has_its_turn(size: int) -> None:
+    """The pairing of the ranks leaves nobody out."""
+    each = [list(turns(rank, size)) for rank in range(size)]
+    for rank, peers in enumerate(each):
+        assert sorted(peers) == list(range(size))
+        assert all(each[peer][turn] == rank for turn, peer in enumerate(peers))
