@@ -18,8 +18,8 @@ from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.loop import CommunicationLoop
 
 SHORTEST_SLEEP_SECONDS = 50e-6
-LONGEST_SLEEP_SECONDS = 6e-3
-LARGEST_CROWD = 10.0
+LONGEST_SLEEP_SECONDS = 15e-3
+LARGEST_CROWD = 4.0
 
 
 def longest_sleep(ranks_per_core: float) -> float:
