@@ -13,9 +13,9 @@ result is rounded to nearest even, and NaN and infinity stay what they are.
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
+from acidmpi.arrays.flat import wide_dtype as wide_dtype
 from acidmpi.kernels.hyper import Hyper
 
 Array = npt.NDArray[Any]
@@ -77,9 +77,3 @@ class Kernels(Protocol):
         If `sent` is `x`, `received` is `x_tilde` and `b = -a`, this mixes by `a`.
         """
         ...
-
-
-def wide_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """Type of `x_tilde` and of the optimiser's state beside an `x` of type `dtype`."""
-    dtype = np.dtype(dtype)
-    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from acidmpi.arrays.flat import Chunk, chunks
+from acidmpi.arrays.flat import Chunk, chunks, wide_dtype
 from acidmpi.dynamics.mixing import carried_jump, mixing_weight
 from acidmpi.dynamics.timebase import RationedTheta
+from acidmpi.kernels import bfloat16
 from acidmpi.kernels.hyper import Add, Hyper
 from acidmpi.kernels.protocol import Kernels
 from acidmpi.worker.units import Units
@@ -216,18 +217,12 @@ class RankState:
 
 def widen(x: Array) -> Array:
     """A copy in the precision of x̃: float32 for 16-bit parameters, else their own."""
-    if x.dtype == np.uint16:
-        return (x.astype(np.uint32) << 16).view(np.float32)
-    return x.astype(np.float32 if x.dtype == np.float16 else x.dtype)
+    return bfloat16.decode(x) if x.dtype == np.uint16 else x.astype(wide_dtype(x.dtype))
 
 
 def narrow(x: Array, dtype: np.dtype[Any]) -> Array:
     """Back to the precision of x, to nearest; the inverse of `widen` on its results."""
-    if dtype != np.uint16:
-        return x.astype(dtype)
-    bits = x.astype(np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(x), 0x7FC0, rounded).astype(np.uint16)
+    return bfloat16.encode(x) if dtype == np.uint16 else x.astype(dtype)
 
 
 def _block(x: Array) -> int:
