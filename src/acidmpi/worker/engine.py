@@ -73,6 +73,7 @@ class Engine:
         self.rank, self.size = comm.rank, comm.size
         self._spread = Spread(math.nan, math.nan)
         self._drift = math.nan
+        self._reason = ""
         self._closed = False
         try:
             self._parts = self._open(arrays, signature, rules, common, metrics)
@@ -135,8 +136,8 @@ class Engine:
 
     @property
     def stop_reason(self) -> str:
-        """finished, interrupted or failed."""
-        return self._parts.ledger.stop_reason
+        """finished, interrupted or failed; once closed, the same on all ranks."""
+        return self._reason or self._parts.ledger.stop_reason
 
     def gradient(
         self, event: Callable[[], None], loss: float | None, samples: int, lr: float
@@ -283,8 +284,11 @@ class Engine:
 
     def _average(self, buffers: Sequence[Array]) -> None:
         comm, parts = self._comms.collective, self._parts
-        mine = np.array([parts.exchanger.drift, float(parts.exchanger.checked)])
-        drift, checked = mean(comm, mine, self._seconds)
+        exchanger, stopped = parts.exchanger, parts.ledger.flags & INTERRUPTED
+        mine = np.array([exchanger.drift, exchanger.checked, stopped], np.float64)
+        drift, checked, interrupted = mean(comm, mine, self._seconds)
+        # A signal may have come when nobody could be told any more.
+        self._reason = "interrupted" if interrupted else "finished"
         self._spread = average_state(comm, parts.state, self._seconds)
         average_arrays(comm, buffers, self._seconds)
         scale = checked * self._spread.rms
