@@ -200,13 +200,13 @@ def test_a_wait_meets_its_deadline():
 
 def test_each_exchange_renews_the_deadline():
     ledger = after(10)
-    waiter = threading.Thread(target=ledger.wait_for_lag, args=(0, 1.0, 0.5))
+    waiter = threading.Thread(target=ledger.wait_for_lag, args=(0, 1.0, 1.0))
     waiter.start()
     for made in range(1, 11):
-        time.sleep(0.08)
+        time.sleep(0.12)
         ledger.set_exchanges(made)
     waiter.join(30.0)
-    assert ledger.idle_seconds > 0.6
+    assert ledger.idle_seconds > 1.1
 
 
 def test_only_the_newest_average_is_handed_over():
@@ -320,11 +320,11 @@ def check_wake_ups(interrupt, kind):
 
         began = time.perf_counter()
         with suppress(DeadlineExceeded):
-            interrupt(lambda: ledger.wait_for_lag(0, 1.0, 0.4), exchange, moment)  # noqa: B023
-        if not came or came[0] - began > 0.3:
+            interrupt(lambda: ledger.wait_for_lag(0, 1.0, 1.0), exchange, moment)  # noqa: B023
+        if not came or came[0] - began > 0.9:
             assert moment > 20, "it slept before anything could come"
             return  # it slept before the exchange came
-        assert time.perf_counter() - came[0] < 0.3, moment
+        assert time.perf_counter() - came[0] < 0.8, moment
 
 
 def test_no_wake_up_is_missed(interrupt):
