@@ -37,6 +37,10 @@ PULSE_SECONDS = 0.2e-3
 AVERAGING_SECONDS = 0.5e-3
 """Longest sleep while an average is under way."""
 
+_ABANDONED: list["CommunicationLoop"] = []
+"""Loops that left operations pending: MPI may read and write their buffers until it is
+finalised, so these must live as long."""
+
 
 class CommunicationLoop:
     """Everything that this rank does with others, one step at a time.
@@ -123,6 +127,7 @@ class CommunicationLoop:
     def abandon(self, error: BaseException) -> None:
         """This loop cannot go on: tell everyone, and leave what is pending."""
         self.ended, self.clean = True, False
+        _ABANDONED.append(self)
         self._ledger.fail(error, FAILED | BROKEN)
         try:
             self._tell_failure()
