@@ -19,9 +19,8 @@ class Clock(Protocol):
 class WallClock:
     """The machine's monotonic clock."""
 
-    def now(self) -> float:
-        """Seconds since an arbitrary origin; never goes back."""
-        return time.perf_counter()
+    now = staticmethod(time.perf_counter)
+    """Seconds since an arbitrary origin; never goes back."""
 
 
 class ManualClock:

@@ -212,7 +212,8 @@ def test_every_control_message_is_received(monkeypatch):
             for _ in range(5):
                 gossip.apply(np.ones(3))
         wire = gossip.engine.parts.wire
-        sent = np.empty_like(wire.sent_to)
-        COMM.Allreduce(wire.sent_to, sent)
+        mine = np.array(wire.sent_to, np.int64)
+        sent = np.empty_like(mine)
+        COMM.Allreduce(mine, sent)
         assert wire.received == sent[COMM.rank]
         assert gossip.stop_reason == "finished"

@@ -53,6 +53,11 @@ class Listening:
         self._tried = False
         self._pays = False
 
+    @property
+    def pays(self) -> bool:
+        """Whether listening may be advised at all."""
+        return self._pays
+
     def advised(self, peers: tuple[int, ...]) -> bool:
         """Whether to listen for a while before a start asks one of `peers`."""
         return self._pays and self._concerns(peers)

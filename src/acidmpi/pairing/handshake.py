@@ -22,6 +22,8 @@ from acidmpi.pairing.choice import Draw, Listening
 from acidmpi.pairing.machine import Facade
 from acidmpi.pairing.messages import Kind, Send, Sends, unexpected
 
+REQUEST, ACCEPT, BUSY = int(Kind.REQUEST), int(Kind.ACCEPT), int(Kind.BUSY)
+
 PATIENCE = (2.0, 4.0)
 """Exchange times to wait after a refusal, and to listen to a neighbour: from, to."""
 
@@ -92,11 +94,11 @@ def start(state: State, peer: int) -> Step:
 
 def receive(state: State, rank: int, source: int, kind: int) -> Step:
     """Take one message from `source`."""
-    if kind == Kind.REQUEST:
+    if kind == REQUEST:
         return _asked(state, rank, source)
-    if state.asking == source and kind == Kind.ACCEPT:
-        return _match(state, source, started=True), ()
-    if state.asking == source and kind == Kind.BUSY:
+    if state.asking == source and kind == ACCEPT:
+        return _match(state, source, True, state.yielded), ()
+    if state.asking == source and kind == BUSY:
         return state._replace(asking=None), ()
     raise unexpected(source, kind, state.asking)
 
@@ -116,18 +118,19 @@ def retire(state: State) -> Step:
 
 def _asked(state: State, rank: int, source: int) -> Step:
     if state.asking == source:
-        crossed = _match(state, source, started=leads(state, rank, source))
-        return crossed._replace(yielded=state.yielded ^ {source}), ()
+        yielded = state.yielded ^ {source}
+        return _match(state, source, leads(state, rank, source), yielded), ()
     if state.matched is None and state.asking is None:
-        return _match(state, source, started=False), (Send(source, Kind.ACCEPT),)
+        matched = _match(state, source, False, state.yielded)
+        return matched, (Send(source, Kind.ACCEPT),)
     # Also when `source` is the matched peer: it is done sooner and already asks again.
     callers = (*(caller for caller in state.callers if caller != source), source)
     return state._replace(callers=callers), (Send(source, Kind.BUSY),)
 
 
-def _match(state: State, peer: int, *, started: bool) -> State:
+def _match(state: State, peer: int, started: bool, yielded: frozenset[int]) -> State:
     # Who was refused before this exchange has had time to find another peer.
-    return State(peer, started, None, state.retired, state.last, (), state.yielded)
+    return State(peer, started, None, state.retired, state.last, (), yielded)
 
 
 @final
@@ -176,21 +179,21 @@ class HandshakeMachine(Facade[State]):
         """Draw a neighbour and ask it."""
         assert self.can_start
         caller = preferred(self._state, self._neighbours)
-        draw = self._draw()
-        peer = draw.peer(self._generator) if caller is None else caller
-        self._listening.asks(draw.peers if caller is None else ())
+        peer = self._drawn_peer() if caller is None else caller
+        if caller is not None:
+            self._listening.asks(())
         self._state, sends = start(self._state, peer)
         return sends
 
     def receive(self, source: int, kind: int) -> Sends:
         """Take the next message of the channel from `source`."""
         self._state, sends = receive(self._state, self._rank, source, kind)
-        if kind == Kind.BUSY:
+        if kind == BUSY:
             self._refused += 1
             self._listening.refused()
         elif self._state.matched is not None:
             self._refused = 0
-            if kind == Kind.ACCEPT:
+            if kind == ACCEPT:
                 self._listening.accepted()
         return sends
 
@@ -210,11 +213,18 @@ class HandshakeMachine(Facade[State]):
 
         To be drawn once after each `finish` and after each BUSY received.
         """
+        if not self._refused and not self._listening.pays:
+            return 0.0
         times = self._patience_times()
         if times == 0:
             return 0.0
         shortest, longest = PATIENCE
         return times * (shortest + (longest - shortest) * self._generator.random())
+
+    def _drawn_peer(self) -> int:
+        draw = self._draw()
+        self._listening.asks(draw.peers)
+        return draw.peer(self._generator)
 
     def _patience_times(self) -> int:
         if preferred(self._state, self._neighbours) is not None:

@@ -8,7 +8,6 @@ import struct
 from collections import deque
 from typing import NamedTuple
 
-import numpy as np
 from mpi4py import MPI
 
 TAG = 2
@@ -18,7 +17,8 @@ FAIL = 100
 STOP = 101
 """Kind of the message that only carries its flags."""
 
-_HEADER = struct.Struct("<BBHiqd")
+_HEADER = struct.Struct("<BBH4xqd")
+_unpack = _HEADER.unpack_from
 LARGEST_TEXT_BYTES = 2000
 MOST_KEPT = 8
 """Sends that may be kept before MPI is asked which of them it has taken."""
@@ -60,7 +60,7 @@ class Wire:
         self._receive = comm.Recv_init([self._buffer, MPI.BYTE], MPI.ANY_SOURCE, TAG)
         self._receive.Start()
         self._sending: deque[tuple[MPI.Request, bytes]] = deque()
-        self.sent_to = np.zeros(comm.size, np.int64)
+        self.sent_to = [0] * comm.size
         """Messages sent, by receiver."""
         self.received = 0
         """Messages received from all."""
@@ -68,7 +68,7 @@ class Wire:
     @property
     def sent(self) -> int:
         """Messages sent to all."""
-        return int(self.sent_to.sum())
+        return sum(self.sent_to)
 
     @property
     def quiet(self) -> bool:
@@ -78,11 +78,8 @@ class Wire:
 
     def send(self, peer: int, kind: int, notice: Notice, text: str = "") -> None:
         """Send one message; never blocks."""
-        data = _HEADER.pack(
-            kind, notice.flags, 0, 0, notice.gradients, notice.alpha_tilde
-        )
-        if text:
-            data += text.encode()[:LARGEST_TEXT_BYTES]
+        tail = text.encode()[:LARGEST_TEXT_BYTES] if text else b""
+        data = _HEADER.pack(kind, notice.flags, len(tail), *notice[1:]) + tail
         request = self._comm.Isend([data, MPI.BYTE], peer, TAG)
         self.sent_to[peer] += 1
         self._sending.append((request, data))
@@ -93,14 +90,10 @@ class Wire:
         """The next message, or None when none has come."""
         if not self._receive.Test(self._status):
             return None
-        size = self._status.Get_count(MPI.BYTE)
-        kind, flags, _, _, gradients, alpha_tilde = _HEADER.unpack_from(self._buffer)
-        text = ""
-        if size > _HEADER.size:
-            text = self._buffer[_HEADER.size : size].decode(errors="replace")
-        message = Message(
-            self._status.source, kind, Notice(flags, gradients, alpha_tilde), text
-        )
+        kind, flags, length, gradients, alpha_tilde = _unpack(self._buffer)
+        notice = Notice(flags, gradients, alpha_tilde)
+        text = self._text(length) if length else ""
+        message = Message(self._status.source, kind, notice, text)
         self._receive.Start()
         self.received += 1
         return message
@@ -112,6 +105,10 @@ class Wire:
         self._receive.Cancel()
         self._receive.Wait()
         self._receive.Free()
+
+    def _text(self, length: int) -> str:
+        tail = self._buffer[_HEADER.size : _HEADER.size + length]
+        return tail.decode(errors="replace")
 
     def _reap(self) -> None:
         while self._sending and self._sending[0][0].Test():

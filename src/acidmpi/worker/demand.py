@@ -22,7 +22,7 @@ class Demand(Protocol):
     """Counts the exchanges that this rank should start by now."""
 
     def due(self) -> int:
-        """Exchanges due and not yet served."""
+        """Exchanges due and not yet served; 0 only if there are none, else a bound."""
         ...
 
     def begun(self) -> None:
@@ -65,9 +65,14 @@ class PoissonDemand:
         self._due = 0
 
     def due(self) -> int:
-        """Arrivals less those served, as far as they are worth it, or what is behind."""
+        """Arrivals less those served, as far as they are worth it, or what is behind.
+
+        The clock is looked at only once these are used up: it loses nothing meanwhile.
+        """
+        if self._due:
+            return self._due
         arrived = self._arrivals.until(self._units.now())
-        self._due = min(self._due + arrived, MOST_DUE)
+        self._due = min(arrived, MOST_DUE)
         return max(self._due, math.ceil(self._lag() - self._patience))
 
     def begun(self) -> None:

@@ -230,7 +230,7 @@ class Engine:
             gradients=p.ledger.gradients,
             exchanges=exchanges,
             control_messages=p.wire.sent,
-            control_messages_by_peer=tuple(p.wire.sent_to.tolist()),
+            control_messages_by_peer=tuple(p.wire.sent_to),
             bytes_sent=p.tally.bytes_sent,
             idle_seconds=p.ledger.idle_seconds,
             repeated_pairs=p.tally.repeated / exchanges if exchanges else 0.0,

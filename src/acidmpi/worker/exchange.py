@@ -22,7 +22,10 @@ from acidmpi.worker.state import RankState, widen
 Array = NDArray[Any]
 
 DEPTH = 3
-"""Chunks in flight, staged in both directions: 2 · DEPTH · chunk_bytes of memory."""
+"""Most chunks in flight, staged in both directions: 2 · DEPTH · chunk_bytes of memory.
+
+What has landed is applied before the next chunk is prepared, in the memory that was used
+last: a fast link uses one or two of them, which stay in a cache."""
 
 CHECKED = 64
 """Elements of a chunk that enter the drift."""
@@ -40,10 +43,28 @@ class Terms(NamedTuple):
     alpha_tilde: float
 
 
+class _Place:
+    """Staging memory of one chunk, both directions."""
+
+    def __init__(self, size: int) -> None:
+        self._sent, self._received = np.empty(size, np.uint8), np.empty(size, np.uint8)
+        self._views: dict[tuple[int, np.dtype[Any]], tuple[Array, Array]] = {}
+
+    def views(self, size: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        """What is sent and what is received, as `size` numbers; made once."""
+        found = self._views.get((size, dtype))
+        if found is None:
+            end = size * dtype.itemsize
+            found = self._sent[:end].view(dtype), self._received[:end].view(dtype)
+            self._views[size, dtype] = found
+        return found
+
+
 class _Flight(NamedTuple):
     """A chunk on the wire."""
 
     chunk: Chunk
+    place: _Place
     sent: Array
     received: Array
     theta: float
@@ -78,13 +99,19 @@ class Exchanger:
         self._clock = clock
         self._deadline_seconds = deadline_seconds
         self._hot_seconds = hot_seconds
-        self._plan = _stage(state.arrays, chunk_bytes)
-        self.bytes_each_way = sum(sent.nbytes for _, sent, _ in self._plan)
+        self._plan = chunks(state.arrays, chunk_bytes)
+        # All of it: MPI may still write to what an abandoned exchange had in use.
+        self._places = tuple(_Place(chunk_bytes) for _ in range(DEPTH))
+        self._free = list(self._places)
+        self._flights: deque[_Flight] = deque()
+        self.bytes_each_way = sum(x.nbytes for x in state.arrays)
         """Bytes that one exchange sends."""
+        self.landed = 0
+        """Chunks that have come so far."""
         self.drift = 0.0
         """Sum, over exchanges and sampled elements, of the jumps of (x + x̃)/2. Summed
         over ranks it is zero when both ends of every exchange applied the same jump."""
-        self.checked = sum(_checked(sent) for _, sent, _ in self._plan)
+        self.checked = sum(min(CHECKED, stop - start) for _, start, stop in self._plan)
         """Elements that enter `drift`."""
         self.on_chunk: Callable[[], None] = _nothing
         """Called after each chunk; tests delay or disturb here."""
@@ -102,16 +129,17 @@ class Exchanger:
         Raises:
             PeerFailed: the peer cannot go on, or does not within the deadline.
         """
-        flights: deque[_Flight] = deque()
-        for chunk, sent, received in self._plan:
-            if len(flights) == DEPTH:
-                yield from self._arrival(flights[0], terms)
+        flights = self._flights
+        for chunk in self._plan:
+            while flights and flights[0].pending.test():
                 self._apply(flights.popleft(), terms)
-            theta = self._state.snapshot(chunk, sent)
-            pending = self._transport.post(terms.peer, sent, received)
-            flights.append(_Flight(chunk, sent, received, theta, pending))
+            if not self._free:
+                yield from self._wait(flights[0].pending, terms.peer)
+                self._apply(flights.popleft(), terms)
+            self._launch(chunk, terms.peer)
         while flights:
-            yield from self._arrival(flights[0], terms)
+            if not flights[0].pending.test():
+                yield from self._wait(flights[0].pending, terms.peer)
             if len(flights) == 1:
                 arrived()
             self._apply(flights.popleft(), terms)
@@ -123,21 +151,23 @@ class Exchanger:
         """Give up what is on the wire."""
         self._transport.abandon()
 
-    def _arrival(self, flight: _Flight, terms: Terms) -> Steps[None]:
-        if not flight.pending.test():
-            yield from self._wait(flight.pending, terms.peer)
+    def _launch(self, chunk: Chunk, peer: int) -> None:
+        buffer, start, stop = chunk
+        place = self._free.pop()
+        sent, received = place.views(stop - start, self._state.arrays[buffer].dtype)
+        theta = self._state.snapshot(chunk, sent)
+        pending = self._transport.post(peer, sent, received)
+        self._flights.append(_Flight(chunk, place, sent, received, theta, pending))
 
     def _apply(self, flight: _Flight, terms: Terms) -> None:
+        chunk, place, sent, received, theta, _ = flight
+        self.landed += 1
         self._state.apply_exchange(
-            flight.chunk,
-            flight.sent,
-            flight.received,
-            flight.theta,
-            terms.alpha,
-            terms.alpha_tilde,
+            chunk, sent, received, theta, terms.alpha, terms.alpha_tilde
         )
-        change = _checksum(flight.received) - _checksum(flight.sent)
+        change = _checksum(received) - _checksum(sent)
         self.drift += 0.5 * (terms.alpha + terms.alpha_tilde) * change
+        self._free.append(place)
         self.on_chunk()
 
     def _wait(self, pending: Pending, peer: int) -> Steps[None]:
@@ -152,32 +182,6 @@ class Exchanger:
             yield Pace.HOT if waited < self._hot_seconds else Pace.POLL
 
 
-def _stage(
-    arrays: tuple[Array, ...], chunk_bytes: int
-) -> list[tuple[Chunk, Array, Array]]:
-    """Every chunk with the staging memory it will use, `DEPTH` pieces in turn."""
-    sent = [np.empty(chunk_bytes, np.uint8) for _ in range(DEPTH)]
-    received = [np.empty(chunk_bytes, np.uint8) for _ in range(DEPTH)]
-    plan = []
-    for number, chunk in enumerate(chunks(arrays, chunk_bytes)):
-        dtype = arrays[chunk.buffer].dtype
-        size = (chunk.stop - chunk.start) * dtype.itemsize
-        slot = number % DEPTH
-        plan.append(
-            (chunk, sent[slot][:size].view(dtype), received[slot][:size].view(dtype))
-        )
-    return plan
-
-
-def _sampled(values: Array) -> Array:
-    """The same few elements at both ends; in one place, where they are cheap to read."""
-    return values[:CHECKED]
-
-
-def _checked(values: Array) -> int:
-    return int(_sampled(values).size)
-
-
 def _checksum(values: Array) -> float:
-    """Sum of the sample: the same at both ends, to the last bit."""
-    return float(np.add.reduce(widen(_sampled(values))))
+    """Sum of a sample: the same at both ends, to the last bit, and cheap to read."""
+    return float(np.add.reduce(widen(values[:CHECKED])))

@@ -75,8 +75,7 @@ class CommunicationLoop:
         hot_seconds: float,
     ) -> None:
         self.machine = machine
-        self.activity = 0
-        """Grows whenever something happened; a driver resets its back-off on it."""
+        self._events = 0
         self.ended = False
         self.clean = True
         """Whether no MPI operation was left pending."""
@@ -98,6 +97,11 @@ class CommunicationLoop:
         self._told_failure = False
         self._failed_peer: RemoteError | None = None
         self._steps = self._run()
+
+    @property
+    def activity(self) -> int:
+        """Grows whenever something happened; a driver resets its back-off on it."""
+        return self._events + self._exchanger.landed
 
     def seconds_to_next(self) -> float:
         """A bound on how long nothing will be due by itself."""
@@ -194,7 +198,7 @@ class CommunicationLoop:
         """
         machine, peer = self.machine, self.machine.matched
         assert peer is not None
-        self.activity += 1
+        self._events += 1
         if machine.started:
             self._demand.served()
         seconds = self._clock.now() - self._began_seconds
@@ -206,8 +210,9 @@ class CommunicationLoop:
 
     def _drain(self) -> Steps[None]:
         """Receive every control message that is still on its way, then close."""
-        expected = np.zeros_like(self._wire.sent_to)
-        request = self._pulse.sum_into(self._wire.sent_to, expected)
+        sent = np.array(self._wire.sent_to, np.int64)
+        expected = np.zeros_like(sent)
+        request = self._pulse.sum_into(sent, expected)
         deadline = Deadline(self._deadline_seconds, self._clock, "the end of all ranks")
         mine = self._pulse.rank
         while not (
@@ -222,8 +227,9 @@ class CommunicationLoop:
     # What goes on whatever is at hand.
 
     def _serve(self) -> None:
-        while (message := self._wire.receive()) is not None:
-            self.activity += 1
+        message = self._wire.receive()
+        if message is not None:
+            self._events += 1
             self._hear(message)
         if self._failed_peer is not None:
             raise self._failed_peer
@@ -238,7 +244,7 @@ class CommunicationLoop:
     def _look_at_sums(self) -> None:
         """What all ranks add up together; it is slow in any case."""
         if self._pulse.poll(idle=self._idle()):
-            self.activity += 1
+            self._events += 1
         self._averaging.poll()
 
     def _idle(self) -> bool:
@@ -246,14 +252,15 @@ class CommunicationLoop:
         return self._ledger.retired and self.machine.settled
 
     def _hear(self, message: Message) -> None:
-        self._ledger.learn(message.source, message.notice.gradients)
-        new = self._ledger.raise_flags(message.notice.flags)
-        if message.kind == FAIL:
+        source, kind, notice, _ = message
+        self._ledger.learn(source, notice.gradients)
+        new = self._ledger.raise_flags(notice.flags) if notice.flags else 0
+        if kind == FAIL:
             self._hear_failure(message)
-        elif message.kind != STOP:
-            self._hear_pairing(message)
-        if new & BROKEN and message.kind != FAIL:
-            self._failed_peer = RemoteError(message.source, "its communication stopped")
+        elif kind != STOP:
+            self._hear_pairing(source, kind, notice)
+        if new & BROKEN and kind != FAIL:
+            self._failed_peer = RemoteError(source, "its communication stopped")
 
     def _hear_failure(self, message: Message) -> None:
         error = RemoteError(message.source, message.text)
@@ -261,11 +268,11 @@ class CommunicationLoop:
         if message.notice.flags & BROKEN:
             self._failed_peer = error
 
-    def _hear_pairing(self, message: Message) -> None:
-        if message.kind in (REQUEST, ACCEPT):
-            self._heard[message.source] = message.notice.alpha_tilde
-        self._send(self.machine.receive(message.source, message.kind))
-        if message.kind == BUSY:
+    def _hear_pairing(self, source: int, kind: int, notice: Notice) -> None:
+        if kind in (REQUEST, ACCEPT):
+            self._heard[source] = notice.alpha_tilde
+        self._send(self.machine.receive(source, kind))
+        if kind == BUSY:
             self._be_patient()
 
     def _be_patient(self) -> None:

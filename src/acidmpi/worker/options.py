@@ -54,7 +54,7 @@ class WorkerOptions:
     deadline_seconds: float = 300.0
     """How long a wait for others may see no progress before the run fails."""
 
-    chunk_bytes: int = 512 << 10
+    chunk_bytes: int = 1 << 20
     """Size of the pieces in which parameters travel."""
 
     average_every: int | None = None

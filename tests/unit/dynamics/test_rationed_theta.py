@@ -11,7 +11,8 @@ from acidmpi.dynamics.timebase import RationedTheta, Theta
 from acidmpi.errors import ConfigError
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["time", "exchange", "eta"]), st.floats(0, 3)), max_size=60
+    st.tuples(st.sampled_from(["time", "exchange", "eta"]), st.floats(0, 3)),
+    max_size=60,
 )
 
 

@@ -183,7 +183,7 @@ class FakeWire:
 
     def __init__(self, post, rank, size):
         self._post, self._rank = post, rank
-        self.sent_to = np.zeros(size, np.int64)
+        self.sent_to = [0] * size
         self.received = 0
         self.quiet = True
         self.closed = False
@@ -191,7 +191,7 @@ class FakeWire:
 
     @property
     def sent(self):
-        return int(self.sent_to.sum())
+        return sum(self.sent_to)
 
     def send(self, peer, kind, notice, text=""):
         self.sent_to[peer] += 1

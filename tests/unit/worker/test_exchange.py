@@ -60,8 +60,35 @@ def test_only_a_few_chunks_are_under_way():
     steps = pair.steps(0)
     next(steps)
     assert len(pair.hub.sent[0, 1]) == DEPTH
-    staged = {id(sent.base) for _, sent, _ in pair.exchangers[0]._plan}
-    assert len(staged) <= DEPTH, "staging memory is a few chunks, not a copy of x"
+    assert len(pair.exchangers[0]._places) == DEPTH, "staging is not a copy of x"
+
+
+def test_a_fast_link_uses_one_place_again_and_again():
+    """What has landed is applied before more is prepared, in the memory used last."""
+    pair, used = Pair(), set()
+    mine, theirs = pair.exchangers
+    mine.on_chunk = lambda: used.add(id(mine._free[-1]))
+    post = mine._transport.post
+
+    def answered(peer, send, receive):
+        pending = post(peer, send, receive)
+        next(other, None)
+        return pending
+
+    mine._transport.post = answered
+    other = pair.steps(1)
+    next(other)
+    for _ in pair.steps(0):
+        next(other, None)
+    assert mine.landed == len(mine._plan) > DEPTH
+    assert len(used) < DEPTH
+
+
+def test_every_chunk_that_lands_counts():
+    pair = Pair()
+    pair.run()
+    for side in pair.exchangers:
+        assert side.landed == len(side._plan)
 
 
 def test_what_follows_may_be_sent_once_all_has_come():

@@ -47,7 +47,7 @@ def test_a_rank_that_left_goes_on_answering(fleet):
 
 def lost_messages(ships):
     """Messages of each rank that were sent to it and never received."""
-    sent = sum(one.wire.sent_to for one in ships.ranks)
+    sent = sum(np.array(one.wire.sent_to) for one in ships.ranks)
     return [int(sent[one.rank]) - one.wire.received for one in ships.ranks]
 
 
