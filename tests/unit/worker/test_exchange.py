@@ -66,7 +66,7 @@ def test_only_a_few_chunks_are_under_way():
 def test_a_fast_link_uses_one_place_again_and_again():
     """What has landed is applied before more is prepared, in the memory used last."""
     pair, used = Pair(), set()
-    mine, theirs = pair.exchangers
+    mine = pair.exchangers[0]
     mine.on_chunk = lambda: used.add(id(mine._free[-1]))
     post = mine._transport.post
 
