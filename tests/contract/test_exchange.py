@@ -449,15 +449,11 @@ class OwnAlphaTilde(RecordingExchanger):
 
 
 class ReusesBuffers(RecordingExchanger):
-    """One piece of staging memory too few: written again before it was applied."""
+    """Too few pieces of staging memory: written again before they were applied."""
 
     def __init__(self, *rest):
         super().__init__(*rest)
-        few = [self._plan[0], self._plan[1]]
-        self._plan = [
-            (chunk, few[n % 2][1][: sent.size], few[n % 2][2][: received.size])
-            for n, (chunk, sent, received) in enumerate(self._plan)
-        ]
+        self._free = [self._places[0]] * len(self._places)
 
 
 class KeepsACompanion(RecordingState):

@@ -1,0 +1,1 @@
+"""Gradient compression: arrays in, arrays out."""
