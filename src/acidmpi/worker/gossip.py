@@ -1,7 +1,6 @@
 """Gossip for any NumPy array: no torch, no training loop assumed."""
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +9,14 @@ from acidmpi.errors import ConfigError
 from acidmpi.kernels.hyper import Add
 from acidmpi.mpi.communicators import told_to_all
 from acidmpi.mpi.reductions import Comm
-from acidmpi.worker.averaging import Average
 from acidmpi.worker.engine import Engine
-from acidmpi.worker.options import WorkerOptions
+from acidmpi.worker.participant import Participant, make_options
 from acidmpi.worker.state import Update
-from acidmpi.worker.statistics import WorkerStatistics
 
 Array = NDArray[Any]
 
 
-class Gossip:
+class Gossip(Participant):
     """Averages an array with neighbours while the caller keeps changing it.
 
     Every rank of `comm` makes one, with its own values; ranks exchange and average in
@@ -62,47 +59,6 @@ class Gossip:
             metrics=metrics,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
-
-    @property
-    def engine(self) -> Engine:
-        """The parts behind this object; for telemetry, tests and benchmarks."""
-        return self._engine
-
-    @property
-    def finished(self) -> bool:
-        """Whether the goal is reached or a rank asked all to stop."""
-        return self._engine.finished
-
-    @property
-    def progress(self) -> float:
-        """Share of `total_gradients` that is done, by all ranks, in [0, 1]."""
-        return self._engine.progress
-
-    @property
-    def total_gradients_done(self) -> int:
-        """Updates of all ranks, as far as this one knows."""
-        return self._engine.total_gradients
-
-    @property
-    def stop_reason(self) -> str:
-        """finished, interrupted or failed."""
-        return self._engine.stop_reason
-
-    @property
-    def clean(self) -> bool:
-        """Whether MPI can be finalised: no operation was left pending."""
-        return self._engine.clean
-
     def apply(
         self,
         update: Array,
@@ -127,15 +83,6 @@ class Gossip:
         state = self._engine.parts.state
         self._engine.gradient(lambda: state.apply_gradient(event), loss, samples, lr)
 
-    def poll(self) -> None:
-        """Let communication go on (`progress="inline"`); raise what went wrong."""
-        self._engine.poll()
-
-    def stop(self, reason: str = "interrupted") -> None:
-        """Ask all ranks to stop: `finished` becomes true everywhere soon."""
-        _check_reason(reason)
-        self._engine.stop()
-
     def read(self) -> Array:
         """A copy of x as it is now, mixed to this moment, in its own shape."""
         parts = self._engine.parts
@@ -144,17 +91,9 @@ class Gossip:
             parts.state.snapshot(chunk, out[chunk.start : chunk.stop])
         return out.reshape(self._shape)
 
-    def take_average(self) -> Average | None:
-        """The newest average of all ranks not yet taken; on rank 0 only."""
-        return self._engine.take_average()
-
     def close(self, error: BaseException | None = None) -> None:
         """Answer until all ranks have closed; then x is the global average."""
         self._engine.close(error)
-
-    def statistics(self) -> WorkerStatistics:
-        """What has happened so far."""
-        return self._engine.statistics()
 
     def _checked(self, update: Array) -> Array:
         if np.shape(update) != self._shape or update.dtype != self._x.dtype:
@@ -163,21 +102,6 @@ class Gossip:
                 f"{update.dtype}{list(np.shape(update))}"
             )
         return np.ascontiguousarray(update).reshape(-1)
-
-
-def make_options(options: dict[str, Any]) -> WorkerOptions:
-    """Options from keywords.
-
-    Raises:
-        ConfigError: one of them does not exist or is not acceptable.
-    """
-    known = set(WorkerOptions.__dataclass_fields__)
-    for name in options:
-        if name not in known:
-            raise ConfigError(
-                f"there is no option {name!r}; the options are {', '.join(sorted(known))}"
-            )
-    return WorkerOptions(**options)
 
 
 def _flat(x: Array) -> Array:
@@ -195,8 +119,3 @@ def _flat(x: Array) -> Array:
             "numpy.ascontiguousarray(x) and read the result from there"
         )
     return x.reshape(-1)
-
-
-def _check_reason(reason: str) -> None:
-    if reason != "interrupted":
-        raise ConfigError(f"a run can only be stopped as 'interrupted', got {reason!r}")

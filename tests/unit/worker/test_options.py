@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acidmpi.errors import ConfigError
-from acidmpi.worker.gossip import make_options
+from acidmpi.worker.participant import make_options
 from acidmpi.worker.options import WorkerOptions
 
 INFINITE, NAN = float("inf"), float("nan")

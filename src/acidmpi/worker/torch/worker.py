@@ -1,8 +1,7 @@
 """Asynchronous decentralised training of a torch model."""
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,16 +16,15 @@ from acidmpi.mpi.communicators import told_to_all
 from acidmpi.mpi.reductions import Comm
 from acidmpi.worker.averaging import Average
 from acidmpi.worker.engine import Engine
-from acidmpi.worker.gossip import make_options
 from acidmpi.worker.options import WorkerOptions
-from acidmpi.worker.statistics import WorkerStatistics
+from acidmpi.worker.participant import Participant, make_options
 from acidmpi.worker.torch.optimizers import GenericOptimizer, fuse
 
 Array = NDArray[Any]
 NonFinite = Literal["raise", "skip"]
 
 
-class Worker:
+class Worker(Participant):
     """Trains a model on many ranks that never wait for one another.
 
     Every rank of `comm` makes one with the same model and optimizer, runs its own
@@ -106,51 +104,10 @@ class Worker:
             metrics=metrics,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
-
-    @property
-    def engine(self) -> Engine:
-        """The parts behind this object; for telemetry, tests and benchmarks."""
-        return self._engine
-
-    @property
-    def finished(self) -> bool:
-        """Whether the goal is reached or a rank asked all to stop."""
-        return self._engine.finished
-
-    @property
-    def progress(self) -> float:
-        """Share of `total_gradients` that is done, by all ranks, in [0, 1]."""
-        return self._engine.progress
-
-    @property
-    def total_gradients_done(self) -> int:
-        """Gradients of all ranks, as far as this one knows."""
-        return self._engine.total_gradients
-
     @property
     def skipped(self) -> int:
         """Gradients of this rank that were not finite and therefore not applied."""
         return self._skipped
-
-    @property
-    def stop_reason(self) -> str:
-        """finished, interrupted or failed."""
-        return self._engine.stop_reason
-
-    @property
-    def clean(self) -> bool:
-        """Whether MPI can be finalised: no operation was left pending."""
-        return self._engine.clean
 
     def zero_grad(self) -> None:
         """Set every gradient to zero, in place."""
@@ -192,25 +149,6 @@ class Worker:
         if zero_grad and (self._generic or event == self._skip):
             self._flat.zero_gradients()
 
-    def poll(self) -> None:
-        """Let communication go on (`progress="inline"`); raise what went wrong."""
-        self._engine.poll()
-
-    def stop(self, reason: str = "interrupted") -> None:
-        """Ask all ranks to stop: `finished` becomes true everywhere soon."""
-        if reason != "interrupted":
-            raise ConfigError(
-                f"a run can only be stopped as 'interrupted', got {reason!r}"
-            )
-        self._engine.stop()
-
-    def take_average(self) -> Average | None:
-        """The newest average of all ranks not yet taken; on rank 0 only.
-
-        Needs `average_every`. Parameters only: buffers are averaged at the end.
-        """
-        return self._engine.take_average()
-
     def load_average(self, average: Average, other: nn.Module) -> None:
         """Write an average into `other`, a model of the same architecture."""
         self._flat.write_to(average.arrays, other.named_parameters())
@@ -235,10 +173,6 @@ class Worker:
                 self._flat.check_views(self._module.named_parameters())
         finally:
             self._release()
-
-    def statistics(self) -> WorkerStatistics:
-        """What has happened so far."""
-        return self._engine.statistics()
 
     def _release(self) -> None:
         """Let the model and the optimizer go."""
