@@ -47,7 +47,7 @@ def lockstep_rate(
         HOT_SECONDS if crowd <= 1 else 0.0,
     )
     loop = LockstepLoop(exchanger, 1 - comm.rank, exchanges)
-    driver = ThreadDriver(loop, Ledger(comm.rank, 2, None), crowd, "lockstep")  # type: ignore[arg-type]
+    driver = ThreadDriver(loop, Ledger(comm.rank, 2, None), crowd, "lockstep")
     comm.Barrier()
     began = time.perf_counter()
     driver.start()

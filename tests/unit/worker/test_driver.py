@@ -7,13 +7,12 @@ import pytest
 
 from acidmpi.errors import DeadlineExceeded
 from acidmpi.progress import Pace
-from acidmpi.worker.driver import (
+from acidmpi.progress.drivers import (
     LARGEST_CROWD,
     LONGEST_SLEEP_SECONDS,
-    InlineDriver,
-    ThreadDriver,
     longest_sleep,
 )
+from acidmpi.worker.driver import InlineDriver, ThreadDriver
 from acidmpi.worker.ledger import Ledger
 
 

@@ -1,0 +1,159 @@
+"""Who advances a communication loop: a thread of its own, or the caller.
+
+The thread sleeps between looks, twice as long after each that found nothing, and never
+longer than until something is due. While bytes move it does not sleep, but gives its core
+away when another thread wants it. A failure goes to the loop's `abandon`.
+"""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from acidmpi.errors import DeadlineExceeded
+from acidmpi.progress.waits import Backoff, Pace
+
+SHORTEST_SLEEP_SECONDS = 50e-6
+LONGEST_SLEEP_SECONDS = 15e-3
+LARGEST_CROWD = 4.0
+
+
+class Loop(Protocol):
+    """What can be driven: a state machine of non-blocking calls, with one owner."""
+
+    @property
+    def activity(self) -> int:
+        """Grows whenever something happened; a driver resets its back-off on it."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to advance any more."""
+        ...
+
+    def advance(self) -> Pace:
+        """Take one step; never blocks, never sleeps."""
+        ...
+
+    def seconds_to_next(self) -> float:
+        """A bound on how long nothing will be due by itself."""
+        ...
+
+    def abandon(self, error: BaseException) -> None:
+        """The loop has failed so and is not advanced again."""
+        ...
+
+
+def longest_sleep(ranks_per_core: float) -> float:
+    """Seconds an idle loop may sleep: longer when ranks share a core."""
+    return LONGEST_SLEEP_SECONDS * min(max(ranks_per_core, 1.0), LARGEST_CROWD)
+
+
+class PollingThread:
+    """A daemon thread that owns the loop from `start` until the loop has ended.
+
+    Args:
+        loop: what to advance.
+        ranks_per_core: how crowded the machine is.
+        name: of the thread.
+    """
+
+    def __init__(self, loop: Loop, ranks_per_core: float, name: str) -> None:
+        self._loop = loop
+        self._backoff = Backoff(SHORTEST_SLEEP_SECONDS, longest_sleep(ranks_per_core))
+        self._crowded = ranks_per_core > 1.0
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something changed that the loop should see at once."""
+        self._wake.set()
+
+    def poll(self) -> None:
+        """Nothing to do: the thread does it."""
+
+    def finish(self) -> None:
+        """Wait until the loop has ended or failed: its own deadlines bound that."""
+        self.wake()
+        while self._thread.is_alive():
+            self._thread.join(1.0)
+
+    def _run(self) -> None:
+        try:
+            while not self._loop.ended:
+                self._look()
+        except BaseException as error:
+            self._loop.abandon(error)
+
+    def _look(self) -> None:
+        seen = self._loop.activity
+        pace = self._loop.advance()
+        if self._loop.activity != seen:
+            self._backoff.reset()
+        elif pace is not Pace.HOT and not self._loop.ended:
+            self._sleep(min(self._backoff.next(), self._loop.seconds_to_next()))
+        if self._crowded:
+            os.sched_yield()
+
+    def _sleep(self, seconds: float) -> None:
+        if seconds > 0.0 and self._wake.wait(seconds):
+            self._wake.clear()
+
+
+class PollingCaller:
+    """The caller advances the loop, in its own thread: for MPI below THREAD_MULTIPLE.
+
+    Args:
+        loop: what to advance.
+        ranks_per_core: how crowded the machine is.
+    """
+
+    def __init__(self, loop: Loop, ranks_per_core: float) -> None:
+        self._loop = loop
+        self._longest = longest_sleep(ranks_per_core) / 4
+
+    def start(self) -> None:
+        """Begin: the first look."""
+        self.poll()
+
+    def wake(self) -> None:
+        """Nothing sleeps."""
+
+    def poll(self) -> None:
+        """Advance until the loop waits for others."""
+        try:
+            seen = -1
+            while self._loop.activity != seen:
+                seen = self._loop.activity
+                while self._loop.advance() is Pace.HOT:
+                    pass
+        except BaseException as error:
+            self._loop.abandon(error)
+
+    def finish(self) -> None:
+        """Advance until the loop has ended or failed: its own deadlines bound that."""
+        self.wait(lambda: self._loop.ended, math.inf)
+
+    def wait(self, over: Callable[[], bool], seconds: float) -> bool:
+        """Poll with back-off until `over()`; whether it had to wait at all.
+
+        Raises:
+            DeadlineExceeded: it took longer than `seconds`.
+        """
+        end = time.perf_counter() + seconds
+        backoff = Backoff(SHORTEST_SLEEP_SECONDS, self._longest)
+        waited = False
+        while not over():
+            self.poll()
+            if time.perf_counter() > end:
+                raise DeadlineExceeded(f"others did not follow within {seconds:g} s")
+            if not over():
+                waited = True
+                time.sleep(min(backoff.next(), self._loop.seconds_to_next()))
+        return waited
