@@ -1,0 +1,184 @@
+"""Single operations on tensors, optimizers and objects over all ranks.
+
+Every function is collective: all ranks of `comm` call it, in the same order. Messages go
+over the caller's communicator; averagers have their own. Waits end with `DeadlineExceeded`.
+"""
+
+import pickle
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from mpi4py import MPI
+from torch import Tensor
+from torch.optim import Optimizer
+
+from acidmpi.arrays.torch.views import as_array
+from acidmpi.compression.protocol import Array
+from acidmpi.errors import ConfigError
+from acidmpi.mpi.collectives import check_same, complete
+from acidmpi.parallel.torch.checkpoints import KEY
+
+MOST_BYTES = 1 << 30
+"""More travels in several messages: MPI counts up to 2^31."""
+
+Parameters = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
+
+
+def broadcast_parameters(
+    params: Parameters, comm: MPI.Comm, root: int = 0, deadline_seconds: float = 300.0
+) -> None:
+    """Copy the tensors of rank `root` into those of all ranks, in place.
+
+    Args:
+        params: `model.state_dict()`, which has buffers too, `model.named_parameters()`,
+            or a dictionary.
+        comm: an mpi4py communicator.
+        root: whose tensors count.
+        deadline_seconds: how long other ranks may keep this one waiting.
+
+    Raises:
+        DisagreementError: ranks differ in names, shapes or types.
+        ConfigError: something is not a tensor on the CPU.
+    """
+    named = dict(params)
+    _check_root(comm, root)
+    check_same(comm, {n: _describe(n, t) for n, t in named.items()}, deadline_seconds)
+    for name, tensor in named.items():
+        flat = tensor.detach().contiguous().reshape(-1)
+        what = f"the broadcast of {name!r}"
+        _broadcast(comm, flat.view(torch.uint8).numpy(), root, deadline_seconds, what)
+        if flat.data_ptr() != tensor.data_ptr():
+            tensor.detach().copy_(flat.view(tensor.shape))
+
+
+def broadcast_optimizer_state(
+    optimizer: Optimizer,
+    comm: MPI.Comm,
+    root: int = 0,
+    deadline_seconds: float = 300.0,
+) -> None:
+    """Give every rank the state and the options of rank `root`'s optimizer.
+
+    Other ranks' optimizers need no state yet. What a compressor remembers stays as it is:
+    residuals differ between ranks.
+
+    Args:
+        optimizer: any torch optimizer, wrapped or not.
+        comm: an mpi4py communicator.
+        root: whose state counts.
+        deadline_seconds: how long other ranks may keep this one waiting.
+
+    Raises:
+        ConfigError: optimizers differ in groups, which ranks other than `root` notice.
+    """
+    mine = _own_state(optimizer) if comm.rank == root else None
+    state = broadcast_object(mine, comm, root, deadline_seconds)
+    if comm.rank != root:
+        try:
+            optimizer.load_state_dict(state)
+        except ValueError as error:
+            raise ConfigError(
+                f"optimizers must have equal groups, got another one from rank {root}: "
+                f"{error}; build it in the same way on every rank"
+            ) from error
+
+
+def broadcast_object(
+    obj: Any, comm: MPI.Comm, root: int = 0, deadline_seconds: float = 300.0
+) -> Any:
+    """Rank `root`'s object on every rank, by way of pickle; others' are ignored."""
+    _check_root(comm, root)
+    data = np.zeros(0, np.uint8)
+    if comm.rank == root:
+        data = np.frombuffer(bytearray(pickle.dumps(obj)), np.uint8)
+    size = np.array([data.size], np.int64)
+    what = "the broadcast of an object"
+    _broadcast(comm, size.view(np.uint8), root, deadline_seconds, what)
+    if comm.rank != root:
+        data = np.empty(int(size[0]), np.uint8)
+    _broadcast(comm, data, root, deadline_seconds, what)
+    return obj if comm.rank == root else pickle.loads(data.tobytes())
+
+
+def allreduce(
+    tensor: Tensor,
+    comm: MPI.Comm,
+    op: Literal["mean", "sum"] = "mean",
+    deadline_seconds: float = 300.0,
+) -> Tensor:
+    """A new tensor with the mean or the sum over ranks.
+
+    Numbers of 16 bits are added as float32 and rounded once.
+
+    Args:
+        tensor: of the same shape and type on every rank, on the CPU.
+        comm: an mpi4py communicator.
+        op: `mean`, of floating-point tensors only, or `sum`.
+        deadline_seconds: how long other ranks may keep this one waiting.
+
+    Raises:
+        ConfigError: another operation, a mean of integers, a tensor that is elsewhere.
+    """
+    if op not in ("mean", "sum"):
+        raise ConfigError(f"op must be 'mean' or 'sum', got {op!r}")
+    _describe("the tensor", tensor)
+    if op == "mean" and not (tensor.is_floating_point() or tensor.is_complex()):
+        raise ConfigError(
+            f"a mean needs a floating-point tensor, got {tensor.dtype}; use op='sum'"
+        )
+    wide = torch.float32 if _is_narrow(tensor) else tensor.dtype
+    total = tensor.detach().to(wide, copy=True).contiguous()
+    _sum(comm, as_array(total.view(-1)), deadline_seconds)
+    if op == "mean":
+        total /= comm.size
+    return total.to(tensor.dtype)
+
+
+def _own_state(optimizer: Optimizer) -> dict[str, Any]:
+    """The optimizer's own part; each tensor with memory of its own, or pickle takes all."""
+    state = optimizer.state_dict()
+    state.pop(KEY, None)
+    held = state["state"].items()
+    return state | {"state": {key: _cloned(values) for key, values in held}}
+
+
+def _cloned(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {n: v.clone() if isinstance(v, Tensor) else v for n, v in values.items()}
+
+
+def _is_narrow(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype.itemsize == 2
+
+
+def _sum(comm: MPI.Comm, array: Array, seconds: float) -> None:
+    length = MOST_BYTES // array.itemsize
+    for start in range(0, array.size, length):
+        part = array[start : start + length]
+        request = comm.Iallreduce(MPI.IN_PLACE, part, op=MPI.SUM)
+        complete(request, seconds, "the sum of a tensor")
+
+
+def _broadcast(
+    comm: MPI.Comm, data: Array, root: int, seconds: float, what: str
+) -> None:
+    for start in range(0, data.size, MOST_BYTES):
+        part = data[start : start + MOST_BYTES]
+        complete(comm.Ibcast([part, MPI.BYTE], root=root), seconds, what)
+
+
+def _check_root(comm: MPI.Comm, root: int) -> None:
+    if not 0 <= root < comm.size:
+        raise ConfigError(
+            f"root must be a rank of the communicator, 0 to {comm.size - 1}, got {root}"
+        )
+
+
+def _describe(name: str, tensor: Tensor) -> str:
+    if not isinstance(tensor, Tensor) or tensor.device.type != "cpu":
+        where = getattr(tensor, "device", type(tensor).__name__)
+        raise ConfigError(f"{name!r} must be a tensor on the CPU, got {where}")
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -1,0 +1,138 @@
+"""Gradients of torch parameters in flat buffers, as an averager wants them.
+
+Guarantees:
+- one buffer per type, filled in reverse order of registration, which is about the order
+  in which a backward pass ends: neighbours in a bucket are neighbours in memory;
+- a place has the strides of its parameter wherever these are dense (channels last,
+  transposed), so that optimizers read both alike;
+- a parameter without a gradient has `grad` None, as in torch.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from acidmpi.arrays.torch.layout import DTYPES, dense_strides
+from acidmpi.arrays.torch.views import as_array, is_finite
+from acidmpi.compression.protocol import Array, Spec
+from acidmpi.errors import ConfigError
+
+
+class GradientBuffers:
+    """Places for the gradients of some parameters.
+
+    Not thread-safe; each place is used by one thread at a time, its owner's.
+
+    Args:
+        names: of the parameters, for errors.
+        parameters: plain dense ones on the CPU, none of them empty.
+
+    Raises:
+        ConfigError: a parameter of another kind.
+    """
+
+    def __init__(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
+        for name, parameter in zip(names, parameters, strict=True):
+            _check(name, parameter)
+        self.parameters = tuple(parameters)
+        self._flats = _allocate(parameters)
+        starts = _starts(parameters)
+        self._views = [
+            self._flats[p.dtype].as_strided(p.shape, dense_strides(p), start)
+            for p, start in zip(parameters, starts, strict=True)
+        ]
+        self.arrays: tuple[Array, ...] = tuple(
+            as_array(self._flats[p.dtype][start : start + p.numel()])
+            for p, start in zip(parameters, starts, strict=True)
+        )
+        """Every place as a one-dimensional array, in order of registration."""
+        self._warned = False
+        self.specs = tuple(_spec(p) for p in parameters)
+        """Shapes with the axes in the order in which they lie in memory, and types."""
+
+    def adopt(self, index: int) -> bool:
+        """Bring a parameter's gradient into its place; False if there is none.
+
+        A sparse gradient is made dense; the first one brings a warning.
+        """
+        parameter, view = self.parameters[index], self._views[index]
+        gradient = parameter.grad
+        if gradient is None:
+            return False
+        if gradient is not view:
+            view.copy_(self._dense(gradient.detach()))
+            parameter.grad = view
+        return True
+
+    def show(self, index: int) -> None:
+        """Make the place the parameter's gradient."""
+        self.parameters[index].grad = self._views[index]
+
+    def is_finite(self, index: int) -> bool:
+        """Whether there is neither NaN nor infinity in a place."""
+        return is_finite(self._views[index])
+
+    def fill(self, index: int, value: float) -> None:
+        """Set every element of a place."""
+        self._views[index].fill_(value)
+
+    def _dense(self, gradient: Tensor) -> Tensor:
+        if gradient.layout is torch.strided:
+            return gradient
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "a sparse gradient is averaged as a dense one, at its full size; use "
+                "sparse=False to save the conversion",
+                stacklevel=2,
+            )
+        return gradient.to_dense()
+
+
+def _check(name: str, parameter: Tensor) -> None:
+    if is_lazy(parameter):
+        raise ConfigError(
+            f"every parameter needs a shape, got the lazy {name!r}; run the model on "
+            "one example first"
+        )
+    plain = type(parameter.data) is Tensor and parameter.layout is torch.strided
+    if not plain or parameter.device.type != "cpu" or parameter.dtype not in DTYPES:
+        kind = (parameter.dtype, parameter.layout, parameter.device)
+        raise ConfigError(
+            "parameters must be plain dense tensors of real numbers of 16, 32 or 64 bits "
+            f"on the CPU, got {name!r} ({', '.join(map(str, kind))}); leave it to "
+            "another optimizer, or convert it"
+        )
+
+
+def _allocate(parameters: Sequence[Tensor]) -> dict[torch.dtype, Tensor]:
+    sizes: dict[torch.dtype, int] = {}
+    for parameter in parameters:
+        sizes[parameter.dtype] = sizes.get(parameter.dtype, 0) + parameter.numel()
+    return {
+        dtype: torch.zeros(size, dtype=dtype, device="cpu")
+        for dtype, size in sizes.items()
+    }
+
+
+def _starts(parameters: Sequence[Tensor]) -> list[int]:
+    """Where each place begins in the buffer of its type, the last one first."""
+    ends: dict[torch.dtype, int] = {}
+    starts: list[int] = []
+    for parameter in reversed(parameters):
+        starts.append(ends.get(parameter.dtype, 0))
+        ends[parameter.dtype] = starts[-1] + parameter.numel()
+    return starts[::-1]
+
+
+def _spec(parameter: Tensor) -> Spec:
+    strides = dense_strides(parameter)
+    # Axes of one element may have any stride: they keep their place among equals.
+    order = sorted(range(parameter.ndim), key=lambda axis: -strides[axis])
+    shape = tuple(parameter.shape[axis] for axis in order)
+    dtype = as_array(torch.empty(0, dtype=parameter.dtype)).dtype
+    return Spec(shape, np.dtype(dtype))

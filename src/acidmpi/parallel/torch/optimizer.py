@@ -1,0 +1,380 @@
+"""Any torch optimizer, stepping with the mean of all ranks' gradients."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from types import TracebackType
+from typing import Any, NoReturn, Self, SupportsIndex, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from acidmpi.compression.dense import NoCompression
+from acidmpi.compression.protocol import Compressor
+from acidmpi.errors import ConfigError, NonFiniteError
+from acidmpi.mpi.communicators import told_to_all
+from acidmpi.mpi.reductions import Comm
+from acidmpi.mpi.threads import ProgressMode
+from acidmpi.parallel.averager import Averager
+from acidmpi.parallel.statistics import ParallelStatistics
+from acidmpi.parallel.torch import checkpoints
+from acidmpi.parallel.torch.names import Names
+from acidmpi.parallel.torch.synchroniser import NonFinite, Synchroniser
+
+FORGETFUL = ("none", "fp16", "bf16")
+"""Compressors whose step leaves nothing behind that a skipped one would have to undo."""
+
+_PLAIN = NoCompression()
+
+
+class DistributedOptimizer(Optimizer):
+    """Makes an optimizer average gradients over ranks before it uses them.
+
+    Every rank of `comm` wraps an optimizer of the same parameters, and trains as usual:
+
+        opt = acidmpi.DistributedOptimizer(opt, model.named_parameters(), comm=comm)
+        with opt:
+            for inputs, targets in batches:
+                opt.zero_grad()
+                loss(model(inputs), targets).backward()
+                opt.step()
+
+    The object is of a class derived from the wrapped optimizer's, and shares its
+    attributes: state, defaults and parameter groups are the same objects, so schedulers
+    made before go on working. Parameters are not made equal here: see
+    `functions.broadcast_parameters`.
+
+    Messages travel while the backward pass goes on. Between a `backward()` and the end
+    of `step()` or `synchronize()` gradients must neither be read nor changed.
+
+    Owner: the thread that trains. Construction, `step`, `synchronize`,
+    `gather_state_dict`, `load_state_dict` and `close` are collective.
+
+    Args:
+        optimizer: any torch optimizer of dense parameters on the CPU.
+        named_parameters: as from the model; their order is taken for the reverse of that
+            of backward passes. Without it: names and order of the optimizer's groups.
+        comm: an mpi4py intracommunicator; duplicated.
+        compression: how gradients become messages.
+        bucket_bytes: size of messages before compression; 0: one for each parameter.
+        seed: of what compressors draw; the same on all ranks.
+        nonfinite: what all ranks do when a gradient is NaN or infinite on one of them:
+            `raise` `NonFiniteError`, or `skip` the step. With `skip` and a compressor
+            that remembers something, nothing is sent before the backward pass is over.
+        progress: `thread`, or `inline` for an MPI below MPI_THREAD_MULTIPLE.
+        deadline_seconds: how long other ranks may keep this one waiting.
+
+    Raises:
+        ConfigError: an option, the optimizer or a name is not acceptable.
+        DisagreementError: ranks differ in parameters or options.
+        ThreadLevelError: MPI does not allow `progress="thread"`.
+    """
+
+    def __new__(cls, optimizer: Optimizer, *_: Any, **__: Any) -> Self:
+        """Make an object of a class that derives from the optimizer's, too."""
+        kind = type(optimizer)
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError(
+                f"the optimizer must be a torch.optim.Optimizer, got {kind.__name__}"
+            )
+        if "_acidmpi" in vars(optimizer):
+            raise ConfigError(
+                "an optimizer can be wrapped once, but this one averages gradients "
+                "already; use the object that you have, or close() it first"
+            )
+        derived = type(f"Distributed{kind.__name__}", (cls, kind), {})
+        return cast(Self, object.__new__(derived))
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        named_parameters: Iterable[tuple[str, Tensor]] | None = None,
+        *,
+        comm: Comm,
+        compression: Compressor = _PLAIN,
+        bucket_bytes: int = 25 << 20,
+        seed: int = 0,
+        nonfinite: NonFinite = "raise",
+        progress: ProgressMode = "thread",
+        deadline_seconds: float = 300.0,
+    ) -> None:
+        telling = partial(told_to_all, comm)
+        with telling():
+            if nonfinite not in ("raise", "skip"):
+                raise ConfigError(
+                    f"nonfinite must be 'raise' or 'skip', got {nonfinite!r}"
+                )
+            names = Names(optimizer, named_parameters)
+        synchroniser = Synchroniser(
+            names,
+            partial(
+                Averager,
+                compressor=compression,
+                comm=comm,
+                bucket_bytes=bucket_bytes,
+                seed=seed,
+                progress=progress,
+                deadline_seconds=deadline_seconds,
+            ),
+            telling,
+            comm.rank,
+            comm.size,
+            nonfinite,
+            nonfinite == "raise" or compression.name in FORGETFUL,
+        )
+        # One dictionary for both: whoever holds the plain optimizer sees what
+        # load_state_dict puts here, and its step() averages, too.
+        self.__dict__ = vars(optimizer)
+        self._acidmpi = synchroniser
+        self._nonfinite = nonfinite
+        self._may_synchronise = True
+        # Asks a GradScaler to call step() even if it has found an infinity.
+        self._step_supports_amp_scaling = True
+        if "step" in vars(self):
+            self._take_over_scheduled_step()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(error)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be pickled or copied: averagers belong to this process."""
+        raise ConfigError(
+            "an optimizer that averages over ranks cannot be pickled or copied; use its "
+            "state_dict() or gather_state_dict()"
+        )
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were left out because of a gradient that was not finite."""
+        return self._synchroniser.skipped
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Average the gradients unless that was done, then take the optimizer's step.
+
+        A closure is evaluated as often as the optimizer asks; each time its gradients,
+        and the loss that it returns, are averaged over ranks.
+
+        Raises:
+            NonFiniteError: a gradient of some rank is not finite; all ranks raise it.
+            RemoteError: another rank failed.
+            DeadlineExceeded: another rank did not take part in time.
+            ConfigError: closed, or a GradScaler was not handed to `synchronize`.
+        """
+        synchroniser = self._synchroniser
+        if closure is not None:
+            return self._step_with(closure)
+        overflow = self._overflow()
+        self._synchronise_once()
+        try:
+            return None if overflow or synchroniser.skipping else super().step()
+        finally:
+            synchroniser.begin()
+
+    # Tells torch that the wrapped step() calls the hooks of users and profilers.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear all gradients; to None unless told otherwise, as in torch.
+
+        Raises:
+            ConfigError: gradients of a backward pass are still to be averaged.
+        """
+        if self._synchroniser.under_way:
+            raise ConfigError(
+                "gradients of a backward pass must be averaged before zero_grad(); call "
+                "step() or synchronize() first, or wrap a pass whose gradients are not "
+                "wanted in no_sync()"
+            )
+        self._synchroniser.begin()
+        super().zero_grad(set_to_none)
+
+    def synchronize(self, scaler: Any = None) -> None:
+        """Average the gradients now, so that they can be clipped or read before `step`.
+
+        Args:
+            scaler: a `torch.amp.GradScaler` that has scaled the loss: gradients are
+                unscaled by it here, and it learns of an overflow on any rank. Needs
+                `nonfinite="skip"`. Its `unscale_` must not be called besides.
+
+        Raises:
+            NonFiniteError, RemoteError, DeadlineExceeded: as `step` does.
+            ConfigError: a scaler with `nonfinite="raise"`.
+        """
+        synchroniser = self._synchroniser
+        if scaler is None or not scaler.is_enabled():
+            synchroniser.synchronise()
+        elif self._nonfinite == "raise":
+            raise ConfigError(
+                "a GradScaler provokes gradients that are not finite and skips their "
+                "steps, got nonfinite='raise'; use nonfinite='skip'"
+            )
+        else:
+            synchroniser.synchronise(partial(scaler.unscale_, self))
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Accumulate: backward passes in this block are averaged with the next one."""
+        with self._synchroniser.paused():
+            yield
+
+    @contextmanager
+    def skip_synchronize(self) -> Iterator[None]:
+        """In this block `step` takes the gradients as they are."""
+        before, self._may_synchronise = self._may_synchronise, False
+        try:
+            yield
+        finally:
+            self._may_synchronise = before
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's, and what this rank's compressor remembers as `acidmpi`.
+
+        With a compressor that keeps residuals every rank has to save its own, or rank 0
+        that of `gather_state_dict`.
+        """
+        mine = checkpoints.entry(
+            self._synchroniser.sections, lambda a: [a.state_dict()]
+        )
+        return super().state_dict() | {checkpoints.KEY: mine}
+
+    def gather_state_dict(self) -> dict[str, Any]:
+        """As `state_dict`, with what the compressors of all ranks remember; collective."""
+        every = checkpoints.entry(self._synchroniser.sections, Averager.gather_state)
+        return super().state_dict() | {checkpoints.KEY: every}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a `state_dict`: this rank's own, or one with all ranks'; collective.
+
+        One of the plain optimizer will do, too: compressors then begin anew. So many
+        ranks as were saved go on bit for bit; another number shares residuals out.
+
+        Raises:
+            ConfigError: it is of other parameters, another compressor, or of one rank
+                where all are needed.
+        """
+        synchroniser = self._synchroniser
+        super().load_state_dict(state_dict)
+        if checkpoints.KEY in state_dict:
+            checkpoints.restore(synchroniser, state_dict[checkpoints.KEY])
+        synchroniser.begin()
+
+    def statistics(self) -> ParallelStatistics:
+        """What has happened so far, of all averagers together."""
+        return together(s.averager.statistics() for s in self._synchroniser.sections)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Stop averaging and give the wrapped optimizer back as it was; collective.
+
+        A second call does nothing.
+
+        Args:
+            error: what ends this rank's work, if something does: other ranks get a
+                `RemoteError` from what they wait in.
+        """
+        synchroniser = vars(self).pop("_acidmpi", None)
+        if synchroniser is not None:
+            vars(self).pop("step", None)
+            vars(self).pop("_step_supports_amp_scaling", None)
+            synchroniser.close(error)
+
+    @property
+    def _synchroniser(self) -> Synchroniser:
+        synchroniser: Synchroniser | None = vars(self).get("_acidmpi")
+        if synchroniser is None:
+            raise ConfigError(
+                "a closed optimizer averages nothing; go on with the one that was "
+                "wrapped, or wrap it again"
+            )
+        return synchroniser
+
+    def _synchronise_once(self) -> None:
+        if self._may_synchronise:
+            self._synchroniser.synchronise()
+        elif self._synchroniser.under_way:
+            raise ConfigError(
+                "gradients of a backward pass must be averaged before a step in "
+                "skip_synchronize(); call synchronize() first, or use no_sync()"
+            )
+
+    def _step_with(self, closure: Callable[[], Any]) -> Any:
+        synchroniser = self._synchroniser
+        evaluations = 0
+
+        def averaged() -> Any:
+            nonlocal evaluations
+            evaluations += 1
+            if synchroniser.done:
+                synchroniser.begin()
+            with torch.enable_grad():
+                loss = closure()
+            self._synchronise_once()
+            if synchroniser.skipping:
+                raise _Skip
+            return self._mean(loss)
+
+        try:
+            return super().step(averaged)
+        except _Skip:
+            if evaluations == 1:
+                return None
+            raise NonFiniteError(
+                "a step can be skipped before it has begun, but evaluation "
+                f"{evaluations} of the closure gave a gradient that is not finite; "
+                "lower the learning rate"
+            ) from None
+        finally:
+            synchroniser.begin()
+
+    def _mean(self, loss: Any) -> Any:
+        """All ranks must see one loss, or a line search would take several ways."""
+        if loss is None:
+            return None
+        mean = self._synchroniser.mean(float(loss))
+        return loss.detach().new_tensor(mean) if isinstance(loss, Tensor) else mean
+
+    def _overflow(self) -> bool:
+        """Whether a GradScaler, which calls `step`, has found an infinity."""
+        given = vars(self)
+        found = given.get("found_inf")
+        if found is None:
+            return False
+        if given["grad_scale"] is not None or not self._synchroniser.done:
+            del given["found_inf"], given["grad_scale"]
+            raise ConfigError(
+                "gradients must be averaged and unscaled before a GradScaler's step(); "
+                "call synchronize(scaler) after backward()"
+            )
+        given["found_inf"] = None
+        return bool(found)
+
+    def _take_over_scheduled_step(self) -> None:
+        """A scheduler has put its own `step` into the attributes, around the plain one."""
+        step = partial(type(self).step, self)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self._opt_called = True
+            return step(*args, **kwargs)
+
+        counted._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+        self.__dict__["step"] = counted
+
+
+def together(parts: Iterable[ParallelStatistics]) -> ParallelStatistics:
+    """Add up what several averagers did for one optimizer; steps are the longest's."""
+    rows = list(map(asdict, parts))
+    sums = {key: sum(row[key] for row in rows) for key in rows[0]}
+    return ParallelStatistics(**sums | {"steps": max(row["steps"] for row in rows)})
+
+
+class _Skip(Exception):
+    """Leaves the wrapped `step` before it has changed anything."""
