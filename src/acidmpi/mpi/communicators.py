@@ -51,7 +51,7 @@ class Communicators:
                 "mpi4py.MPI.COMM_WORLD or a communicator split from it"
             )
         number = next(_INSTANCE)
-        return cls(*(_duplicate(comm, f"{p}{number}", seconds) for p in PURPOSES))
+        return cls(*(duplicate(comm, f"{p}{number}", seconds) for p in PURPOSES))
 
     def close(self) -> None:
         """Free all of them; no operation may be pending."""
@@ -76,7 +76,12 @@ def told_to_all(comm: MPI.Comm) -> Iterator[None]:
             comms.close()
 
 
-def _duplicate(comm: MPI.Comm, name: str, seconds: float) -> MPI.Comm:
+def duplicate(comm: MPI.Comm, name: str, seconds: float) -> MPI.Comm:
+    """A copy of `comm`, named for those who debug; collective over `comm`.
+
+    Raises:
+        DeadlineExceeded: some rank did not take part within `seconds`.
+    """
     copy, request = comm.Idup()
     complete(request, seconds, "duplicating the communicator")
     copy.Set_name(f"acidmpi.{name}")

@@ -1,0 +1,1 @@
+"""Synchronous data parallelism: gradients of all ranks, averaged while they arrive."""

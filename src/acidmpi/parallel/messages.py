@@ -1,0 +1,194 @@
+"""Messages of compressors as MPI calls: posted without waiting, then tested.
+
+A `Channel` belongs to one thread. On one communicator all ranks post in the same order;
+that is all MPI asks for, and what `loop` takes care of.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from mpi4py import MPI
+
+from acidmpi.compression.protocol import AllToAll, Array, Gather, Message, Sum
+from acidmpi.errors import ConfigError
+from acidmpi.parallel.allreduce import LongSum, staging_bytes
+
+LONG_SUM_BYTES = 1 << 20
+"""From this size on a sum goes by `allreduce.LongSum`."""
+
+LARGEST_COUNT = 2**31 - 1
+"""MPI counts in 32 bits."""
+
+
+@dataclass
+class Traffic:
+    """What was posted so far; owned by the thread that posts."""
+
+    messages: int = 0
+    """Messages of compressors."""
+
+    bytes_sent: int = 0
+    """What one rank sends for them in the standard algorithms, see `sent_bytes`."""
+
+
+class Pending(Protocol):
+    """A message under way."""
+
+    reply: Array
+    """What the compressor gets, once `test()` has said so."""
+
+    def test(self) -> bool:
+        """Whether the reply is complete; moves the message on."""
+        ...
+
+
+def sent_bytes(message: Message, size: int) -> int:
+    """Bytes that each of `size` ranks sends for a message of N bytes.
+
+    All-reduce by reduce-scatter and all-gather: 2(n−1)/n·N. All-gather: (n−1)·N.
+    All-to-all: (n−1)/n·N. These are the least volumes for long messages (Thakur,
+    Rabenseifner and Gropp 2005, section 2); for short ones MPI may choose otherwise.
+    """
+    total = message.array.nbytes
+    match message:
+        case Sum():
+            return 2 * (size - 1) * total // size
+        case Gather():
+            return (size - 1) * total
+        case AllToAll():
+            return (size - 1) * total // size
+
+
+class Channel:
+    """Posts messages on one communicator.
+
+    Args:
+        comm: a communicator on which nobody else communicates.
+        traffic: where messages are counted.
+    """
+
+    def __init__(self, comm: MPI.Comm, traffic: Traffic) -> None:
+        self._comm = comm
+        self._traffic = traffic
+        self._sums: deque[PendingSum] = deque()
+        self._staging = np.empty(0, np.uint8)
+        self.moved = 0
+        """Grows when chunks of long sums move."""
+
+    def post(self, message: Message) -> Pending:
+        """Start a message.
+
+        Raises:
+            ConfigError: it is not as `compression.protocol` demands, or too large.
+        """
+        check(message, self._comm.size)
+        self._traffic.messages += 1
+        self._traffic.bytes_sent += sent_bytes(message, self._comm.size)
+        if self._comm.size == 1:
+            return Alone(message)
+        if isinstance(message, Sum) and message.array.nbytes >= LONG_SUM_BYTES:
+            return self._post_long(message.array)
+        return Posted(self._comm, message)
+
+    def _post_long(self, array: Array) -> Pending:
+        if not self._staging.size:
+            self._staging = np.empty(staging_bytes(self._comm.size), np.uint8)
+        pending = PendingSum(
+            array, self._sums, lambda: LongSum(self._comm, array, self._staging), self
+        )
+        self._sums.append(pending)
+        return pending
+
+
+class Alone:
+    """A message of a rank that has no others."""
+
+    def __init__(self, message: Message) -> None:
+        array = message.array
+        self.reply = array[None] if isinstance(message, Gather) else array
+
+    def test(self) -> bool:
+        """At once."""
+        return True
+
+
+class Posted:
+    """A message that MPI's own collective operation carries."""
+
+    def __init__(self, comm: MPI.Comm, message: Message) -> None:
+        mine = message.array
+        self._keep = mine
+        match message:
+            case Sum():
+                self.reply = mine
+                self._request = comm.Iallreduce(MPI.IN_PLACE, mine, op=MPI.SUM)
+            case Gather():
+                self.reply = np.empty((comm.size, mine.size), mine.dtype)
+                self._request = comm.Iallgather(*_as_bytes(mine, self.reply))
+            case AllToAll():
+                self.reply = np.empty_like(mine)
+                self._request = comm.Ialltoall(*_as_bytes(mine, self.reply))
+
+    def test(self) -> bool:
+        """Whether MPI is done with it."""
+        return bool(self._request.Test())
+
+
+class PendingSum:
+    """A long sum: waits for its turn on the communicator, then moves chunk by chunk."""
+
+    def __init__(
+        self,
+        array: Array,
+        queue: "deque[PendingSum]",
+        start: Callable[[], LongSum],
+        channel: Channel,
+    ) -> None:
+        self.reply = array
+        self._queue = queue
+        self._start = start
+        self._channel = channel
+        self._sum: LongSum | None = None
+        self._done = False
+
+    def test(self) -> bool:
+        """Move chunks, if it is this sum's turn; whether all are there."""
+        if self._done or self._queue[0] is not self:
+            return self._done
+        if self._sum is None:
+            self._sum = self._start()
+        self._channel.moved += self._sum.advance()
+        if self._sum.done:
+            self._done = True
+            self._queue.popleft()
+        return self._done
+
+
+def check(message: Message, size: int) -> None:
+    """Raise `ConfigError` unless a message is as `compression.protocol` demands."""
+    array = message.array
+    rows = 2 if isinstance(message, AllToAll) else 1
+    if array.ndim != rows or not array.flags.c_contiguous:
+        raise ConfigError(
+            f"arrays of {type(message).__name__} messages must be contiguous and have "
+            f"{rows} dimension(s), got shape {array.shape} with strides {array.strides}"
+        )
+    if isinstance(message, AllToAll) and len(array) != size:
+        raise ConfigError(
+            f"AllToAll needs one row for each of {size} ranks, got {len(array)}"
+        )
+    if isinstance(message, Sum):
+        if array.dtype not in (np.float32, np.float64):
+            raise ConfigError(f"only float32 and float64 are summed, got {array.dtype}")
+    elif array.nbytes > LARGEST_COUNT:
+        raise ConfigError(
+            f"a {type(message).__name__} message may have {LARGEST_COUNT} bytes, got "
+            f"{array.nbytes}; lower bucket_bytes, or compress more"
+        )
+
+
+def _as_bytes(mine: Array, everyone: Array) -> tuple[list[object], list[object]]:
+    return [mine, MPI.BYTE], [everyone, MPI.BYTE]
