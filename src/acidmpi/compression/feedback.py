@@ -1,0 +1,148 @@
+"""Error feedback: what a message left out is owed, and added to the next gradient.
+
+    input = gradient + owed;   owed' = input - applied
+
+where `applied` is what the message says when it is decoded. Karimireddy et al., "Error
+feedback fixes SignSGD and other gradient compression schemes" (2019). The residual is in
+units of the gradient, so a change of the learning rate does not rescale what is owed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from acidmpi.arrays.flat import wide_dtype
+from acidmpi.compression.packing import address, pack
+from acidmpi.compression.protocol import Array, Place, Spec, State
+from acidmpi.errors import ConfigError
+
+
+class Residuals:
+    """What one rank owes, by parameter; zeros at first.
+
+    Kept in float32 (float64 for float64 parameters). The residuals of a bucket are
+    moved next to each other when the bucket is first asked for, and stay there: later
+    steps add and subtract in one piece, without copies.
+    """
+
+    def __init__(self, specs: Sequence[Spec]) -> None:
+        self._arrays: list[Array] = [
+            np.zeros(size_of(spec), wide_dtype(spec.dtype)) for spec in specs
+        ]
+
+    def block(self, indices: Sequence[int]) -> Array:
+        """The residuals of these parameters as one array, to be changed in place."""
+        pieces = [self._arrays[index] for index in indices]
+        packed = pack(pieces)
+        first = next((piece for piece in pieces if piece.size), packed)
+        if address(packed) != address(first):
+            self._move(indices, packed)
+        return packed
+
+    def _move(self, indices: Sequence[int], home: Array) -> None:
+        start = 0
+        for index in indices:
+            stop = start + self._arrays[index].size
+            self._arrays[index] = home[start:stop]
+            start = stop
+
+    def copies(self) -> list[Array]:
+        """One array for each parameter."""
+        return [array.copy() for array in self._arrays]
+
+    def replace(self, arrays: Sequence[Array]) -> None:
+        """Owe these from now on."""
+        for mine, array in zip(self._arrays, arrays, strict=True):
+            mine[:] = array
+
+
+class Memory:
+    """All that a reduction keeps from step to step, under names that can be saved.
+
+    Args:
+        owner: name of the compressor; a state of another one is refused.
+        specs: the parameters.
+        place: this rank.
+        own: whether messages of this rank leave something owed.
+        served: whether this rank owes what it left out of others' sums as well. Such
+            residuals are `size` times what the mean lacks, so that they count like the
+            others: the mean lacks the sum of all residuals over ranks, divided by `size`.
+    """
+
+    def __init__(
+        self, owner: str, specs: Sequence[Spec], place: Place, own: bool, served: bool
+    ) -> None:
+        self._owner, self._place = owner, place
+        self._sizes = np.array([size_of(spec) for spec in specs], np.int64)
+        self.own = Residuals(specs) if own else None
+        self.served = Residuals(specs) if served else None
+
+    def state(self) -> State:
+        """Copies of everything."""
+        state: State = {f"{self._owner}.sizes": self._sizes.copy()}
+        for kind, residuals in self._kinds():
+            for index, array in enumerate(residuals.copies()):
+                state[f"{self._owner}.{kind}.{index}"] = array
+        return state
+
+    def load(self, states: Sequence[State]) -> None:
+        """Take up what all ranks of a run owed; see `protocol.Reduction.load`.
+
+        Raises:
+            ConfigError: they are of other parameters or of another compressor.
+        """
+        for state in states:
+            self._check(state)
+        if len(states) == self._place.size:
+            self._resume(states[self._place.rank])
+        else:
+            self._share(states)
+
+    def _resume(self, state: State) -> None:
+        for kind, residuals in self._kinds():
+            residuals.replace(self._stored(state, kind))
+
+    def _share(self, states: Sequence[State]) -> None:
+        """Everything owed becomes own residuals: sums have new owners now."""
+        if self.own is None:
+            return
+        kinds = [kind for kind, _ in self._kinds()]
+        stored = [self._stored(state, kind) for state in states for kind in kinds]
+        sums = [np.add.reduce(arrays) for arrays in zip(*stored, strict=True)]
+        self.own.replace([total / self._place.size for total in sums])
+        if self.served is not None:
+            self.served.replace([np.zeros_like(total) for total in sums])
+
+    def _kinds(self) -> list[tuple[str, Residuals]]:
+        kinds = (("residual", self.own), ("served", self.served))
+        return [(name, residuals) for name, residuals in kinds if residuals is not None]
+
+    def _stored(self, state: State, kind: str) -> list[Array]:
+        count = self._sizes.size
+        return [state[f"{self._owner}.{kind}.{index}"] for index in range(count)]
+
+    def _check(self, state: State) -> None:
+        mine = _form(self.state())
+        if _form(state) != mine or not np.array_equal(
+            state[f"{self._owner}.sizes"], self._sizes
+        ):
+            raise ConfigError(
+                f"a state must be of compressor {self._owner!r} and of the same "
+                f"{self._sizes.size} parameters, got {_brief(state)}; load it into the "
+                "compressor and the model that it was saved from"
+            )
+
+
+def size_of(spec: Spec) -> int:
+    """Elements of a parameter."""
+    return int(np.prod(spec.shape, dtype=np.int64))
+
+
+def _form(state: State) -> dict[str, Any]:
+    return {name: (array.shape, array.dtype) for name, array in state.items()}
+
+
+def _brief(state: State) -> str:
+    names = [f"{name}{list(array.shape)}" for name, array in state.items()]
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") or "nothing"

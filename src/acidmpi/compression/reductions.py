@@ -1,0 +1,353 @@
+"""Three ways from one rank's numbers to the mean of all: sum, gather, two phases.
+
+Each way works with any codec of its kind, with or without error feedback, and ends with
+the same bits on all ranks: sums come from MPI, and what was gathered is added up by
+everyone in order of rank. Volume per rank of n bytes at `size` ranks, as Thakur,
+Rabenseifner and Gropp (2005) count it:
+
+- sum of n: 2(size-1)/size n, one message; the encoding must be linear;
+- gather of n: (size-1) n, one message; any encoding, grows with the ranks;
+- two phases of n: 2(size-1)/size n, two messages, one after the other; the encoding must
+  be able to describe a sum again.
+
+Gradients must be finite: a NaN or an infinity would enter the residual and stay there.
+Whoever drives a reduction lets ranks vote before it begins.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from acidmpi.arrays.flat import wide_dtype
+from acidmpi.arrays.namespace import namespace_of
+from acidmpi.compression.feedback import Memory, size_of
+from acidmpi.compression.packing import narrow, pack, padded, round_up, unpack, widen
+from acidmpi.compression.protocol import (
+    AllToAll,
+    Array,
+    Gather,
+    Place,
+    Spec,
+    State,
+    Sum,
+    Work,
+)
+from acidmpi.errors import ConfigError
+
+LARGEST_BUCKET = 2**31 - 1
+"""Elements; positions travel as int32."""
+
+
+class Moment(NamedTuple):
+    """One bucket at one step: all that chance may depend on.
+
+    Generators are keyed, not carried on: what is drawn does not depend on the order in
+    which buckets come, and nothing about it has to be saved.
+    """
+
+    place: Place
+    step: int
+    indices: tuple[int, ...]
+
+    def shared(self, index: int) -> np.random.Generator:
+        """Draws alike on all ranks, for one parameter."""
+        return self._generator(0, index)
+
+    def own(self) -> np.random.Generator:
+        """Draws differently on each rank, for the bucket."""
+        return self._generator(1 + self.place.rank, self.indices[0])
+
+    def _generator(self, stream: int, index: int) -> np.random.Generator:
+        seed = self.place.seed % 2**64
+        return np.random.default_rng((seed, stream, self.step, index))
+
+
+class Layout(NamedTuple):
+    """Where the parameters of a bucket lie."""
+
+    bounds: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Elements of the bucket."""
+        return self.bounds[-1]
+
+    @property
+    def segments(self) -> list[slice]:
+        """One for each parameter that has elements."""
+        return [slice(a, b) for a, b in pairwise(self.bounds) if b > a]
+
+
+def layout_of(sizes: Sequence[int]) -> Layout:
+    """Parameters of these sizes, one behind the other.
+
+    Raises:
+        ConfigError: they are too many elements for one bucket.
+    """
+    bounds = tuple(accumulate(sizes, initial=0))
+    if bounds[-1] > LARGEST_BUCKET:
+        raise ConfigError(
+            f"a bucket holds at most {LARGEST_BUCKET} elements, got {bounds[-1]}; "
+            "lower bucket_bytes"
+        )
+    return Layout(bounds)
+
+
+class Codec(Protocol):
+    """An encoding of a whole bucket, which may treat each parameter by itself."""
+
+    def encode(self, values: Array, layout: Layout, moment: Moment) -> Array:
+        """Describe float64 or float32 `values`, which are not changed, as uint8."""
+        ...
+
+    def add(self, code: Array, out: Array, layout: Layout, weight: float) -> None:
+        """Add `weight` times what `code` says to `out`."""
+        ...
+
+    def code_bytes(self, layout: Layout, itemsize: int) -> int:
+        """Size of a code; `itemsize` is that of the values."""
+        ...
+
+
+class RowCodec(Protocol):
+    """An encoding of equal rows, each decodable by itself."""
+
+    def columns(self, size: int, ranks: int) -> int:
+        """Elements of a row when `size` elements are dealt to `ranks` rows."""
+        ...
+
+    def encode(self, rows: Array, valid: int, moment: Moment) -> Array:
+        """Describe float rows of shape (ranks, columns); a code has as many rows.
+
+        Only the first `valid` elements count; zeros follow them.
+        """
+        ...
+
+    def decode(self, code: Array, columns: int, dtype: np.dtype[np.floating]) -> Array:
+        """The rows that `code` describes, as `dtype`."""
+        ...
+
+    def row_bytes(self, columns: int, itemsize: int) -> int:
+        """Size of one row's code; `itemsize` is that of the values."""
+        ...
+
+
+class Base:
+    """What all reductions of this module share: one phase, and a memory."""
+
+    def __init__(
+        self,
+        name: str,
+        specs: Sequence[Spec],
+        place: Place,
+        *,
+        feedback: bool = False,
+        served: bool = False,
+    ) -> None:
+        self.place = place
+        self.sizes = [size_of(spec) for spec in specs]
+        self.itemsizes = [wide_dtype(spec.dtype).itemsize for spec in specs]
+        self.memory = Memory(name, specs, place, feedback, served)
+
+    @property
+    def phases(self) -> int:
+        """All steps are alike."""
+        return 1
+
+    def phase(self, step: int) -> int:
+        """All steps are alike."""
+        return 0
+
+    def state(self) -> State:
+        """See `protocol.Reduction`."""
+        return self.memory.state()
+
+    def load(self, states: Sequence[State]) -> None:
+        """See `protocol.Reduction`."""
+        self.memory.load(states)
+
+    def layout(self, indices: Sequence[int]) -> Layout:
+        """Where these parameters lie in a bucket of them."""
+        return layout_of([self.sizes[index] for index in indices])
+
+    def input(self, gradient: Array, indices: Sequence[int]) -> Array:
+        """Gradient plus what is owed, in float32 or float64.
+
+        With feedback the result is the memory itself: what is left in it is owed next.
+        Without it the result may be `gradient` itself.
+        """
+        if self.memory.own is None:
+            return widen(gradient)
+        total = self.memory.own.block(indices)
+        total += widen(gradient)
+        return total
+
+
+def scratch(gradient: Array) -> Array:
+    """Room for a result of `gradient`'s size in float32 or float64: itself, if it can."""
+    wide = wide_dtype(gradient.dtype)
+    if gradient.dtype == wide:
+        return gradient
+    room: Array = namespace_of(gradient).empty(gradient.size, wide)
+    return room
+
+
+def deliver(result: Array, flat: Array, gradients: Sequence[Array]) -> None:
+    """Bring a bucket's result to where its gradients are."""
+    if result is not flat:
+        narrow(result, flat)
+    unpack(flat, gradients)
+
+
+class Gathered(Base):
+    """Everyone describes its own input, and everyone decodes all descriptions.
+
+    Args:
+        settle: what is done to the sum instead of dividing it by the number of ranks.
+    """
+
+    stages = 1
+
+    def __init__(
+        self,
+        name: str,
+        codec: Codec,
+        specs: Sequence[Spec],
+        place: Place,
+        *,
+        feedback: bool,
+        settle: Callable[[Array], None] | None = None,
+    ) -> None:
+        super().__init__(name, specs, place, feedback=feedback)
+        self._codec, self._settle = codec, settle
+
+    def payload_bytes(self, index: int, phase: int) -> int:
+        """See `protocol.Reduction`."""
+        return self._codec.code_bytes(self.layout([index]), self.itemsizes[index])
+
+    def reduce(
+        self, indices: Sequence[int], gradients: Sequence[Array], step: int
+    ) -> Work:
+        """See `protocol.Reduction`."""
+        layout = self.layout(indices)
+        if not layout.size:
+            return
+        flat = pack(gradients)
+        values = self.input(flat, indices)
+        moment = Moment(self.place, step, tuple(indices))
+        code = self._codec.encode(values, layout, moment)
+        if self.memory.own is not None:
+            self._codec.add(code, values, layout, -1.0)
+        codes = yield Gather(code)
+        deliver(self._decoded(codes, scratch(flat), layout), flat, gradients)
+
+    def _decoded(self, codes: Array, out: Array, layout: Layout) -> Array:
+        out.fill(0)
+        weight = 1.0 if self._settle else 1.0 / self.place.size
+        for code in codes:
+            self._codec.add(code, out, layout, weight)
+        if self._settle:
+            self._settle(out)
+        return out
+
+
+class TwoPhase(Base):
+    """Each rank sums one chunk of the bucket and describes that sum to all others.
+
+    With feedback a rank owes what its own chunks left out (to itself) and what its
+    descriptions of sums left out (to all): Tang et al., "DoubleSqueeze" (2019).
+    """
+
+    stages = 2
+
+    def __init__(
+        self,
+        name: str,
+        codec: RowCodec,
+        specs: Sequence[Spec],
+        place: Place,
+        *,
+        feedback: bool = False,
+    ) -> None:
+        super().__init__(name, specs, place, feedback=feedback, served=feedback)
+        self._codec = codec
+
+    def payload_bytes(self, index: int, phase: int) -> int:
+        """See `protocol.Reduction`."""
+        ranks, size = self.place.size, self.sizes[index]
+        columns = self._codec.columns(size, ranks) if size else 0
+        row_bytes = self._codec.row_bytes(columns, self.itemsizes[index])
+        return (ranks + 1) * row_bytes if size else 0
+
+    def reduce(
+        self, indices: Sequence[int], gradients: Sequence[Array], step: int
+    ) -> Work:
+        """See `protocol.Reduction`."""
+        size = self.layout(indices).size
+        if not size:
+            return
+        flat = pack(gradients)
+        moment = Moment(self.place, step, tuple(indices))
+        values = self.input(flat, indices)
+        columns = self._codec.columns(size, self.place.size)
+        rows = padded(values, self.place.size * columns).reshape(-1, columns)
+        sent = self._codec.encode(rows, size, moment)
+        if self.memory.own is not None:
+            values -= self._decode(sent, columns, values.dtype)[:size]
+        received = yield AllToAll(sent)
+        chunk = self._mean(received, columns, values.dtype)
+        answer = self._describe(chunk, indices, moment)
+        answers = yield Gather(answer)
+        result = self._decode(answers, columns, values.dtype)[:size]
+        narrow(result, flat)
+        unpack(flat, gradients)
+
+    def _decode(self, code: Array, columns: int, dtype: np.dtype[np.floating]) -> Array:
+        return self._codec.decode(code, columns, dtype).reshape(-1)
+
+    def _mean(
+        self, received: Array, columns: int, dtype: np.dtype[np.floating]
+    ) -> Array:
+        chunk: Array = self._codec.decode(received, columns, dtype).sum(axis=0)
+        chunk /= self.place.size
+        return chunk
+
+    def _describe(self, chunk: Array, indices: Sequence[int], moment: Moment) -> Array:
+        start = self.place.rank * chunk.size
+        valid = min(max(self.layout(indices).size - start, 0), chunk.size)
+        if self.memory.served is None:
+            return self._codec.encode(chunk[None], valid, moment).reshape(-1)
+        owed = self.memory.served.block(indices)[start : start + valid]
+        chunk[:valid] += owed / self.place.size
+        answer = self._codec.encode(chunk[None], valid, moment)
+        chunk -= self._decode(answer, chunk.size, chunk.dtype)
+        owed[:] = chunk[:valid] * self.place.size
+        return answer.reshape(-1)
+
+
+class Dense(Base):
+    """The plain mean of float64 or float32, summed by MPI where it lies."""
+
+    stages = 1
+
+    def payload_bytes(self, index: int, phase: int) -> int:
+        """See `protocol.Reduction`."""
+        return self.sizes[index] * self.itemsizes[index]
+
+    def reduce(
+        self, indices: Sequence[int], gradients: Sequence[Array], step: int
+    ) -> Work:
+        """See `protocol.Reduction`."""
+        if not self.layout(indices).size:
+            return
+        flat = pack(gradients)
+        yield Sum(flat)
+        flat /= self.place.size
+        unpack(flat, gradients)
+
+
+def dealt(size: int, ranks: int, unit: int) -> int:
+    """Columns of a grid with one row for each rank, in multiples of `unit`."""
+    return round_up(-(-size // ranks), unit)
