@@ -4,10 +4,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from acidmpi.config.options import above, at_least, between, check_fields
+from acidmpi.config.options import (
+    Bound,
+    above,
+    at_least,
+    between,
+    check_fields,
+    options_of,
+)
+from acidmpi.errors import ConfigError
 
 DEADLINE_SECONDS = 300.0
 """How long any wait for other ranks may take unless the options say otherwise."""
+
+ASYNCHRONOUS = ("a2cid2", "async")
+"""Methods in which peers average in pairs; in the others all ranks step together."""
+
+USED_BY = {
+    "topology": ASYNCHRONOUS,
+    "comm_rate": ASYNCHRONOUS,
+    "max_lag": ASYNCHRONOUS,
+    "pairing": ASYNCHRONOUS,
+    "safety": ASYNCHRONOUS,
+    "compression": ("allreduce",),
+    "matrix_rank": ("allreduce",),
+    "density": ("allreduce",),
+    "bits": ("allreduce",),
+    "start_step": ("allreduce",),
+    "bucket_bytes": ("allreduce",),
+    "local_steps": ("localsgd",),
+}
+"""Options that only some methods use; with others they must be left at their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,18 +45,50 @@ class TrainConfig:
     the value that was used.
 
     Raises:
-        ConfigError: a value has the wrong type or is out of bounds.
+        ConfigError: a value has the wrong type or is out of bounds, or the method does
+            not use an option that has been set.
     """
 
-    task: Literal["digits", "cifar10", "quadratic"] = "digits"
-    """What is learned: handwritten digits (shipped with the package), CIFAR-10 (needs
-    --data-dir), or a noisy quadratic function (NumPy only, starts fast)."""
+    task: Literal["digits", "mnist", "cifar10", "quadratic"] = "digits"
+    """What is learned: handwritten digits (shipped with the package), MNIST or
+    Fashion-MNIST (needs --data-dir), CIFAR-10 (needs --data-dir), or a noisy quadratic
+    function (NumPy only, starts fast)."""
 
     model: str | None = None
     """The network, such as mlp, cnn or resnet18; by default the task's own."""
 
-    method: Literal["a2cid2", "async"] = "a2cid2"
-    """Averaging of peers: a2cid2 with the accelerating momentum, async without."""
+    method: Literal["a2cid2", "async", "allreduce", "localsgd"] = "a2cid2"
+    """How ranks work together: peers average in pairs, a2cid2 with the accelerating
+    momentum, async without; allreduce averages the gradients of all ranks in each step,
+    localsgd their parameters now and then."""
+
+    compression: str = "none"
+    """How gradients are compressed before they are averaged: none, fp16, bf16, topk,
+    randomk, randomblock, signnorm, signvote, efsign, qsgd, terngrad, onebit, powersgd,
+    acpsgd, or what an installed package adds; for allreduce."""
+
+    matrix_rank: Annotated[int | None, at_least(1)] = None
+    """Width of the factors of powersgd and acpsgd; by default the compression's own."""
+
+    density: Annotated[
+        float | None, Bound(0, low_included=False, high=1, high_included=True)
+    ] = None
+    """Share of the elements that topk, randomk and randomblock send; by default the
+    compression's own."""
+
+    bits: Annotated[int | None, at_least(1)] = None
+    """Bits of an element with qsgd; by default the compression's own."""
+
+    start_step: Annotated[int | None, at_least(0)] = None
+    """Steps before powersgd and acpsgd begin to compress; by default the compression's
+    own."""
+
+    bucket_bytes: Annotated[int, at_least(0)] = 25 << 20
+    """How many bytes of gradients allreduce sends at a time; 0 sends each parameter's by
+    themselves."""
+
+    local_steps: Annotated[int, at_least(1)] = 8
+    """Steps of each rank between two averages of localsgd."""
 
     topology: str = "ring"
     """Who may exchange with whom: ring, path, star, complete, exponential, grid, torus,
@@ -115,3 +174,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        _check_used(self)
+
+
+def _check_used(config: TrainConfig) -> None:
+    """Raise where an option has been set that the method would ignore."""
+    for option in options_of(TrainConfig):
+        methods = USED_BY.get(option.name, (config.method,))
+        value = getattr(config, option.name)
+        if config.method not in methods and value != option.default:
+            raise ConfigError(
+                f"{option.flag} is for --method {' or '.join(methods)}, got {value!r} "
+                f"with --method {config.method}; leave it out or choose another method"
+            )

@@ -22,6 +22,7 @@ RESNET_DEPTHS = (18, 34, 50, 101, 152)
 MODEL_NAMES = (
     "mlp",
     "cnn",
+    "lenet",
     *(f"resnet{depth}" for depth in RESNET_DEPTHS),
     *(f"resnet{depth}-imagenet" for depth in RESNET_DEPTHS),
 )

@@ -25,6 +25,8 @@ def make_model(name: str, *, shape: Shape, classes: int) -> nn.Module:
         return mlp(shape, classes)
     if name == "cnn":
         return small_cnn(shape, classes)
+    if name == "lenet":
+        return lenet(shape, classes)
     depth, _, stem = name.removeprefix("resnet").partition("-")
     return resnet(
         int(depth), channels=shape[0], classes=classes, imagenet_stem=stem == "imagenet"
@@ -38,6 +40,26 @@ def mlp(shape: Shape, classes: int) -> nn.Module:
         nn.Linear(math.prod(shape), HIDDEN),
         nn.ReLU(),
         nn.Linear(HIDDEN, classes),
+    )
+
+
+def lenet(shape: Shape, classes: int) -> nn.Module:
+    """Two convolutions, each halved by pooling, then two linear layers.
+
+    The plan of LeCun et al. 1998 with rectifiers; images of 4x4 pixels at least.
+    """
+    channels, height, width = shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * (height // 4) * (width // 4), 128),
+        nn.ReLU(),
+        nn.Linear(128, classes),
     )
 
 

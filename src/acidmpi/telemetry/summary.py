@@ -43,13 +43,15 @@ class RunFigures:
     task: str
     model: str
     method: str
-    pairing: str
+    pairing: str | None
+    """How peers find each other; None where all ranks step together, as in `topology`
+    and `comm_rate`."""
     compression: str
-    topology: str
+    topology: str | None
     size: int
     seed: int
     batch_size: int
-    comm_rate: float
+    comm_rate: float | None
     comm_rate_measured: float | None
     chi_1: float | None
     chi_2: float | None

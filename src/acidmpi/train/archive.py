@@ -7,7 +7,6 @@ once.
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 from acidmpi.clocks import Clock
 from acidmpi.config.train import TrainConfig
@@ -18,9 +17,9 @@ from acidmpi.telemetry.summary import (
     make_summary,
     write_summary,
 )
+from acidmpi.train.course import Course, Figures, Scores
 from acidmpi.train.folder import RunFolder
 from acidmpi.train.outcome import rank_figures, run_figures
-from acidmpi.train.trainers import Scores
 
 
 class Archive:
@@ -49,12 +48,12 @@ class Archive:
         self._began = began
         self._lock = threading.Lock()
         self._final = False
-        self.worker: Any = None
+        self.course: Course | None = None
         """Tells of rank 0 once it is there."""
         self.scores: Scores | None = None
         """The latest there are."""
 
-    def figures(self, statistics: Any, reason: StopReason) -> RunFigures:
+    def figures(self, statistics: Figures | None, reason: StopReason) -> RunFigures:
         """What holds for the run as a whole by now."""
         return run_figures(
             self._config,
@@ -85,7 +84,7 @@ class Archive:
                 self._write_partial(reason)
 
     def _write_partial(self, reason: StopReason) -> None:
-        statistics = None if self.worker is None else self.worker.statistics()
+        statistics = None if self.course is None else self.course.statistics()
         own = None if statistics is None else rank_figures(statistics)
         others = [None] * (self._size - 1)
         run = self.figures(statistics, reason)

@@ -12,7 +12,6 @@ import sys
 import time
 import traceback
 from contextlib import redirect_stdout
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from acidmpi.clocks import WallClock
@@ -168,4 +167,6 @@ def _accept(config: TrainConfig | None, mistake: ConfigError | None) -> TrainCon
 
 def _all_ranks() -> Any:
     """Start MPI; the communicator of all ranks."""
-    return import_module("acidmpi.mpi.library").MPI.COMM_WORLD
+    from acidmpi.mpi.library import world
+
+    return world()

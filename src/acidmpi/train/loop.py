@@ -5,10 +5,10 @@ from collections import deque
 from typing import final
 
 from acidmpi.clocks import Clock
+from acidmpi.train.course import Average, Scores, Trainer
 from acidmpi.train.display import Display, Moment, number
 from acidmpi.train.plan import Plan
 from acidmpi.train.signals import SignalWatch
-from acidmpi.train.trainers import Scores, Trainer
 
 RECENT_LOSSES = 100
 """How many of this rank's last losses make up its training loss."""
@@ -35,7 +35,7 @@ class Loop:
         clock: Clock,
     ) -> None:
         self._trainer = trainer
-        self._worker = trainer.worker
+        self._course = trainer.course
         self._plan = plan
         self._watch = watch
         self._display = display
@@ -52,35 +52,35 @@ class Loop:
 
     def run(self) -> None:
         """Train; afterwards the parameters hold the average of all ranks."""
-        with self._worker:
+        with self._course:
             # From the thread that sees the signal: this one may be waiting for others.
-            self._watch.then(lambda: self._worker.stop("interrupted"))
-            while not self._worker.finished:
+            self._watch.then(self._course.stop)
+            while not self._course.finished:
                 self._step()
                 self._look()
 
     def _step(self) -> None:
-        loss = self._trainer.step(self._plan.rate(self._worker.progress))
+        loss = self._trainer.step(self._plan.rate(self._course.progress))
         if math.isfinite(loss):
             self._losses.append(loss)
 
     def _look(self) -> None:
-        average = self._worker.take_average()
+        average = self._course.take_average()
         if average is not None and not self._watch.requested:
             self._evaluate(average)
         if self._display.due():
             self._display.moment(self._moment())
 
-    def _evaluate(self, average: tuple[int, object]) -> None:
-        """Rank 0 alone comes here, while the others go on."""
+    def _evaluate(self, average: Average) -> None:
+        """Rank 0 alone comes here; the others go on, or wait for it in their next step."""
         loss, accuracy = self.scores = self._trainer.scores_of(average)
-        self._worker.engine.parts.recorder.evaluation(loss, accuracy)
+        self._course.record(self.scores)
         scored = "" if accuracy is None else f"  accuracy {accuracy:.2%}"
         share = min(1.0, average[0] / self._plan.total_gradients)
         self._display.line(f"{share:4.0%} average: test loss {number(loss)}{scored}")
 
     def _moment(self) -> Moment:
-        statistics = self._worker.statistics()
+        statistics = self._course.statistics()
         return Moment(
             seconds=self._clock.now() - self._began,
             gradients=statistics.total_gradients,

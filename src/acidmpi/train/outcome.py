@@ -5,21 +5,21 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from acidmpi.config.train import TrainConfig
+from acidmpi.config.train import ASYNCHRONOUS, TrainConfig
 from acidmpi.mpi.library import mpi_library
 from acidmpi.telemetry.summary import RankFigures, RunFigures, StopReason
+from acidmpi.train.course import Figures, Scores
 from acidmpi.train.display import Row, number
-from acidmpi.train.trainers import Scores
 from acidmpi.train.version import version_of
 
 PACKAGES = ("acidmpi", "mpi4py", "numba", "numpy", "torch")
 
 
-def rank_figures(statistics: Any) -> RankFigures:
+def rank_figures(statistics: Figures) -> RankFigures:
     """What this rank reports of itself.
 
     Args:
-        statistics: its worker's.
+        statistics: its course's.
     """
     return RankFigures(
         device="cpu",
@@ -35,7 +35,7 @@ def rank_figures(statistics: Any) -> RankFigures:
 def run_figures(
     config: TrainConfig,
     size: int,
-    statistics: Any,
+    statistics: Figures | None,
     scores: Scores | None,
     wall_seconds: float,
     stop_reason: StopReason,
@@ -45,7 +45,7 @@ def run_figures(
     Args:
         config: the resolved options.
         size: number of ranks.
-        statistics: a worker's, or None when there was none yet.
+        statistics: a course's, or None when there was none yet.
         scores: of the final average, or the latest there are.
         wall_seconds: duration.
         stop_reason: why it ended.
@@ -55,17 +55,18 @@ def run_figures(
         return getattr(statistics, name, None)
 
     loss, accuracy = scores or (None, None)
+    pairs = config.method in ASYNCHRONOUS
     return RunFigures(
         task=config.task,
         model=config.model or config.task,
         method=config.method,
-        pairing=config.pairing,
-        compression="none",
-        topology=config.topology,
+        pairing=config.pairing if pairs else None,
+        compression=config.compression,
+        topology=config.topology if pairs else None,
         size=size,
         seed=config.seed,
         batch_size=config.batch_size or 0,
-        comm_rate=config.comm_rate,
+        comm_rate=config.comm_rate if pairs else None,
         comm_rate_measured=known("comm_rate_measured"),
         chi_1=known("chi_1"),
         chi_2=known("chi_2"),
@@ -103,23 +104,39 @@ def result_rows(run: RunFigures, ranks: Sequence[RankFigures], where: str) -> li
         where: the run's folder.
     """
     accuracy = run.test_accuracy
-    exchanges = sum(rank.exchanges for rank in ranks)
-    messages = sum(rank.control_messages for rank in ranks)
     return [
-        ("run", f"{run.task}, {run.model}, {run.method} on {run.topology}"),
+        ("run", _title(run)),
         ("ranks", str(run.size)),
         ("ended", f"{run.stop_reason} after {run.wall_seconds:.1f} s"),
         ("test accuracy", "-" if accuracy is None else f"{accuracy:.2%}"),
         ("test loss", number(run.test_loss)),
         ("training loss", number(run.train_loss)),
         ("gradients", _spread([rank.gradients for rank in ranks])),
-        ("exchanges", _spread([rank.exchanges for rank in ranks])),
-        ("exchange rate", f"{number(run.comm_rate_measured)} of {run.comm_rate:g}"),
-        ("messages per exchange", number(2 * messages / max(exchanges, 1))),
+        *_exchange_rows(run, ranks),
         ("data sent", f"{sum(rank.bytes_sent for rank in ranks) / 1e6:.1f} MB"),
         ("time waited", f"{max(rank.idle_seconds for rank in ranks):.2f} s at most"),
         ("distance before the average", number(run.consensus_distance)),
         ("folder", where),
+    ]
+
+
+def _title(run: RunFigures) -> str:
+    how = (
+        f"on {run.topology}" if run.topology else f"with compression {run.compression}"
+    )
+    return f"{run.task}, {run.model}, {run.method} {how}"
+
+
+def _exchange_rows(run: RunFigures, ranks: Sequence[RankFigures]) -> list[Row]:
+    """What there is to tell of exchanges, where the method has them."""
+    if run.comm_rate is None:
+        return []
+    exchanges = sum(rank.exchanges for rank in ranks)
+    messages = sum(rank.control_messages for rank in ranks)
+    return [
+        ("exchanges", _spread([rank.exchanges for rank in ranks])),
+        ("exchange rate", f"{number(run.comm_rate_measured)} of {run.comm_rate:g}"),
+        ("messages per exchange", number(2 * messages / max(exchanges, 1))),
     ]
 
 

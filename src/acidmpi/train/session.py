@@ -16,13 +16,14 @@ from acidmpi.telemetry.summary import RankFigures
 from acidmpi.train import folder
 from acidmpi.train.archive import Archive
 from acidmpi.train.company import Company
+from acidmpi.train.course import Course, Trainer
 from acidmpi.train.display import Display
 from acidmpi.train.loop import Loop
 from acidmpi.train.outcome import rank_figures, result_rows
 from acidmpi.train.plan import Plan, make_plan, resolve
 from acidmpi.train.signals import SignalWatch
 from acidmpi.train.threads import limit_threads, threads_per_rank
-from acidmpi.train.trainers import Trainer, make_trainer
+from acidmpi.train.trainers import make_trainer
 from acidmpi.train.version import version_of
 
 OWN_OPTIONS = ("data_dir", "output", "overwrite", "log_seconds")
@@ -81,7 +82,7 @@ class Session:
         task, plan = self._prepare()
         trainer = self._company.together(lambda: self._trainer(task, plan))
         self._finish(trainer, self._train(trainer, plan))
-        if trainer.worker.stop_reason == "interrupted":
+        if trainer.course.stop_reason == "interrupted":
             self._company.orderly = True
             raise Interrupted(f"interrupted; what was done is in {self._place}")
 
@@ -135,7 +136,7 @@ class Session:
         comm = self._company.comm
         trainer = make_trainer(task, comm, self._config, plan, self._metrics)
         if self._archive is not None:
-            self._archive.worker = trainer.worker
+            self._archive.course = trainer.course
         return trainer
 
     def _train(self, trainer: Trainer, plan: Plan) -> float | None:
@@ -144,7 +145,7 @@ class Session:
         try:
             loop.run()
         except BaseException:
-            self._company.orderly = trainer.worker.clean
+            self._company.orderly = trainer.course.clean
             raise
         finally:
             if self._archive is not None:
@@ -152,26 +153,26 @@ class Session:
         return loop.train_loss
 
     def _finish(self, trainer: Trainer, loss: float | None) -> None:
-        company, worker = self._company, trainer.worker
-        if worker.stop_reason == "finished":
+        company, course = self._company, trainer.course
+        if course.stop_reason == "finished":
             company.first(lambda: self._evaluate(trainer), EVALUATION_PATIENCE)
         company.together(self._close_metrics)
-        ranks = company.gather(rank_figures(worker.statistics()))
+        ranks = company.gather(rank_figures(course.statistics()))
         losses = [each for each in company.gather(loss) if each is not None]
         common = sum(losses) / len(losses) if losses else None
-        company.first(lambda: self._conclude(worker, ranks, common))
+        company.first(lambda: self._conclude(course, ranks, common))
 
     def _evaluate(self, trainer: Trainer) -> None:
         assert self._archive is not None
         self._archive.scores = trainer.scores()
-        trainer.worker.engine.parts.recorder.evaluation(*self._archive.scores)
+        trainer.course.record(self._archive.scores)
 
     def _conclude(
-        self, worker: Any, ranks: list[RankFigures], loss: float | None
+        self, course: Course, ranks: list[RankFigures], loss: float | None
     ) -> None:
         """Rank 0's last part: the summary, on disk and on screen."""
         assert self._archive is not None
-        run = self._archive.figures(worker.statistics(), worker.stop_reason)
+        run = self._archive.figures(course.statistics(), course.stop_reason)
         run = replace(run, train_loss=loss)
         self._archive.keep(run, ranks)
         self._display.table("result", result_rows(run, ranks, str(self._place)))

@@ -6,7 +6,7 @@ import pytest
 
 from acidmpi.config.command_line import make_parser, parse
 from acidmpi.config.options import options_of
-from acidmpi.config.train import TrainConfig
+from acidmpi.config.train import USED_BY, TrainConfig
 from acidmpi.errors import ConfigError
 
 FROZEN = Path(__file__).parents[2] / "data" / "train_options.txt"
@@ -40,8 +40,11 @@ def test_every_option_reaches_its_field(option):
         return
     text = option.choices[-1] if option.choices else "1"
     text = "0.5" if option.name == "momentum" else text
-    assert getattr(run(option.flag, text), option.name) == option.kind(text)
-    assert getattr(run(f"{option.flag}={text}"), option.name) == option.kind(text)
+    method = [f"--method={USED_BY.get(option.name, ('async',))[0]}"]
+    method = [] if option.name == "method" else method
+    expected = option.kind(text)
+    assert getattr(run(*method, option.flag, text), option.name) == expected
+    assert getattr(run(*method, f"{option.flag}={text}"), option.name) == expected
 
 
 def test_the_command_line_wins_over_the_file(tmp_path):
@@ -57,7 +60,9 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         (["--comm-rat", "1"], "unknown option --comm-rat; did you mean '--comm-rate'?"),
         (["--comm_rate=1"], "unknown option --comm_rate; did you mean '--comm-rate'?"),
         (["--resume"], "unknown option --resume"),
-        (["--compression", "x"], "unknown option --compression"),
+        (["--compression", "topk"], "--compression is for --method allreduce"),
+        (["--method", "localsgd", "--topology", "star"], "--topology is for --method"),
+        (["--method", "allreduce", "--local-steps", "2"], "--method localsgd, got 2"),
         (["--qqqqqqqq"], "see --help"),
         (["digits"], "unexpected argument 'digits'"),
         (["--lr"], "expected one argument"),

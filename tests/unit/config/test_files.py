@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from acidmpi.config.files import read_values, to_toml
 from acidmpi.config.options import Option, options_of
-from acidmpi.config.train import TrainConfig
+from acidmpi.config.train import USED_BY, TrainConfig
 from acidmpi.errors import ConfigError
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1)
@@ -31,8 +31,16 @@ def values_of(option: Option):
     return values | st.none() if option.nullable else values
 
 
+def configuration(**values) -> TrainConfig:
+    """With the values that the method uses."""
+    method = values["method"]
+    return TrainConfig(
+        **{n: v for n, v in values.items() if method in USED_BY.get(n, (method,))}
+    )
+
+
 CONFIGS = st.builds(
-    TrainConfig,
+    configuration,
     **{option.name: values_of(option) for option in options_of(TrainConfig)},
 )
 

@@ -9,16 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acidmpi.config.options import above, at_least, between, options_of
-from acidmpi.config.train import TrainConfig
+from acidmpi.config.train import USED_BY, TrainConfig
 from acidmpi.errors import ConfigError
 
 OPTIONS = options_of(TrainConfig)
 NAMES = [option.name for option in OPTIONS]
 
 WRONG = {
-    "task": ["mnist", "", 3, None],
+    "task": ["imagenet", "", 3, None],
     "model": ["", 3, True],
-    "method": ["adpsgd", "allreduce"],
+    "method": ["adpsgd", "gossip"],
+    "compression": ["", None, 3],
+    "matrix_rank": [0, 1.5],
+    "density": [0, -1, 1.01, math.nan],
+    "bits": [0, 2.5],
+    "start_step": [-1, 0.5],
+    "bucket_bytes": [-1, 0.5, None],
+    "local_steps": [0, 1.5, None],
     "topology": ["", None],
     "comm_rate": [-1, math.nan, math.inf, "fast", None, True],
     "max_lag": [-1, 1.5, True],
@@ -89,6 +96,34 @@ def test_values_get_the_type_of_their_field():
 def test_a_word_close_to_a_choice_is_answered_with_it():
     with pytest.raises(ConfigError, match="did you mean 'handshake'"):
         TrainConfig(pairing="handshakes")
+
+
+@pytest.mark.parametrize("method", ["a2cid2", "async", "allreduce", "localsgd"])
+def test_options_that_the_method_would_ignore_are_refused_unless_left_alone(method):
+    given = {
+        "topology": "star",
+        "comm_rate": 2.0,
+        "max_lag": None,
+        "pairing": "fifo",
+        "safety": 0.5,
+        "compression": "topk",
+        "matrix_rank": 2,
+        "density": 0.1,
+        "bits": 4,
+        "start_step": 10,
+        "bucket_bytes": 0,
+        "local_steps": 2,
+    }
+    assert given.keys() == USED_BY.keys()
+    for name, value in given.items():
+        option = next(option for option in OPTIONS if option.name == name)
+        assert TrainConfig(method=method, **{name: option.default})
+        if method in USED_BY[name]:
+            assert getattr(TrainConfig(method=method, **{name: value}), name) == value
+            continue
+        told = f"{option.flag} is for --method .*got {value!r} with --method {method}"
+        with pytest.raises(ConfigError, match=told):
+            TrainConfig(method=method, **{name: value})
 
 
 def test_none_lifts_the_lag_and_stands_for_the_tasks_own_value():

@@ -71,7 +71,9 @@ def test_zero_gamma_makes_every_block_without_projection_the_identity(depth):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18", "resnet18-imagenet"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "lenet", "resnet18", "resnet18-imagenet"]
+)
 def test_models_take_every_shape_and_all_their_parameters_learn(name, shape):
     model = make_model(name, shape=shape, classes=7)
     outputs = model(torch.rand(3, *shape))
@@ -88,7 +90,9 @@ def test_every_name_is_built(name):
 
 
 def test_unknown_model_lists_the_known():
-    with pytest.raises(ConfigError, match="unknown model 'vgg'; known: mlp, cnn, resn"):
+    with pytest.raises(
+        ConfigError, match="unknown model 'vgg'; known: mlp, cnn, lenet, resn"
+    ):
         make_model("vgg", shape=(1, 8, 8), classes=10)
 
 

@@ -12,10 +12,12 @@ from acidmpi.config.train import TrainConfig
 from acidmpi.errors import DataError
 from acidmpi.telemetry.summary import FIELDS
 from acidmpi.train.archive import Archive
+from acidmpi.train.course import Figures
 from acidmpi.train.folder import RunFolder
 from acidmpi.train.outcome import rank_figures, result_rows
 
-STATISTICS = SimpleNamespace(
+STATISTICS = Figures(
+    total_gradients=30,
     gradients=10,
     exchanges=8,
     control_messages=12,
@@ -45,11 +47,11 @@ def read(archive):
     return json.loads(archive._folder.summary.read_text())
 
 
-def worker():
+def course():
     return SimpleNamespace(statistics=lambda: STATISTICS)
 
 
-def test_a_partial_summary_has_every_field_even_before_there_is_a_worker(archive):
+def test_a_partial_summary_has_every_field_even_before_there_is_a_course(archive):
     archive.keep_partial("failed")
     summary = read(archive)
     assert list(summary) == list(FIELDS)
@@ -61,7 +63,7 @@ def test_a_partial_summary_has_every_field_even_before_there_is_a_worker(archive
 
 
 def test_a_partial_summary_has_what_rank_0_knows(archive):
-    archive.worker = worker()
+    archive.course = course()
     archive.scores = (0.25, 0.75)
     archive.keep_partial("interrupted")
     summary = read(archive)
@@ -92,7 +94,7 @@ def test_the_lock_lets_the_final_summary_be_the_last(archive, planted):
         final_kept.wait(0.3)
         return STATISTICS
 
-    archive.worker = SimpleNamespace(statistics=slow)
+    archive.course = SimpleNamespace(statistics=slow)
     partial = threading.Thread(target=archive.keep_partial, args=["interrupted"])
     partial.start()
     assert began.wait(5)

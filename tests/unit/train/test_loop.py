@@ -1,4 +1,4 @@
-"""The loop: follows the worker, evaluates averages, obeys signals."""
+"""The loop: follows the course, evaluates averages, obeys signals."""
 
 from types import SimpleNamespace
 
@@ -10,15 +10,13 @@ from acidmpi.train.loop import Loop
 from acidmpi.train.plan import Plan, Recipe
 
 
-class FakeWorker:
+class FakeCourse:
     """Counts to a goal."""
 
     def __init__(self, goal):
         self.goal, self.done, self.stopped, self.entered = goal, 0, None, []
         self.averages = {}
         self.evaluations = []
-        recorder = SimpleNamespace(evaluation=lambda *s: self.evaluations.append(s))
-        self.engine = SimpleNamespace(parts=SimpleNamespace(recorder=recorder))
 
     def __enter__(self):
         self.entered.append(True)
@@ -35,8 +33,11 @@ class FakeWorker:
     def progress(self):
         return self.done / self.goal
 
-    def stop(self, reason):
-        self.stopped = reason
+    def stop(self):
+        self.stopped = "interrupted"
+
+    def record(self, scores):
+        self.evaluations.append(scores)
 
     def take_average(self):
         return self.averages.pop(self.done, None)
@@ -52,12 +53,12 @@ class FakeWorker:
 
 class FakeTrainer:
     def __init__(self, goal):
-        self.worker = FakeWorker(goal)
+        self.course = FakeCourse(goal)
         self.rates = []
 
     def step(self, rate):
         self.rates.append(rate)
-        self.worker.done += 1
+        self.course.done += 1
         return 0.5
 
     def scores_of(self, average):
@@ -91,20 +92,20 @@ class FakeWatch:
 
     @property
     def requested(self):
-        if self.trainer is None or self.trainer.worker.done < self.at:
+        if self.trainer is None or self.trainer.course.done < self.at:
             return False
         self.action()
         return True
 
     def then(self, action):
-        assert self.trainer is None or self.trainer.worker.entered == [True]
+        assert self.trainer is None or self.trainer.course.entered == [True]
         self.action = action
 
 
 def make_loop(trainer, display=None, watch=None):
     plan = Plan(
         recipe=RECIPE,
-        total_gradients=trainer.worker.goal,
+        total_gradients=trainer.course.goal,
         average_every=None,
         rate=lambda progress: 1.0 - progress,
     )
@@ -112,11 +113,11 @@ def make_loop(trainer, display=None, watch=None):
     return Loop(trainer, plan, watch, display or Silence(), ManualClock())
 
 
-def test_it_runs_until_the_worker_has_finished_inside_the_workers_block():
+def test_it_runs_until_the_course_has_finished_inside_its_block():
     trainer = FakeTrainer(4)
     make_loop(trainer).run()
-    assert trainer.worker.done == 4
-    assert trainer.worker.entered == [True, None]
+    assert trainer.course.done == 4
+    assert trainer.course.entered == [True, None]
 
 
 def test_the_rate_follows_the_global_progress():
@@ -127,11 +128,11 @@ def test_the_rate_follows_the_global_progress():
 
 def test_an_average_is_evaluated_recorded_and_shown():
     trainer, display = FakeTrainer(4), Record()
-    trainer.worker.averages = {2: (2, ["arrays"])}
+    trainer.course.averages = {2: (2, ["arrays"])}
     loop = make_loop(trainer, display)
     loop.run()
     assert loop.scores == (2.0, 0.5)
-    assert trainer.worker.evaluations == [(2.0, 0.5)]
+    assert trainer.course.evaluations == [(2.0, 0.5)]
     assert display.lines == [" 50% average: test loss 2  accuracy 50.00%"]
     assert [moment.gradients for moment in display.moments] == [1, 2, 3, 4]
 
@@ -154,17 +155,17 @@ def test_the_training_loss_is_a_recent_mean_of_what_is_finite():
 
 def test_a_signal_stops_all_ranks_and_nothing_more_is_evaluated():
     trainer = FakeTrainer(100)
-    trainer.worker.averages = {3: (3, [])}
+    trainer.course.averages = {3: (3, [])}
     loop = make_loop(trainer, watch=FakeWatch(trainer, at=3))
     loop.run()
-    assert trainer.worker.stopped == "interrupted"
-    assert trainer.worker.done == 3
+    assert trainer.course.stopped == "interrupted"
+    assert trainer.course.done == 3
     assert loop.scores is None
 
 
-def test_an_error_of_the_computation_passes_through_the_workers_block():
+def test_an_error_of_the_computation_passes_through_the_courses_block():
     trainer = FakeTrainer(4)
     trainer.step = lambda rate: 1 / 0
     with pytest.raises(ZeroDivisionError):
         make_loop(trainer).run()
-    assert trainer.worker.entered == [True, ZeroDivisionError]
+    assert trainer.course.entered == [True, ZeroDivisionError]

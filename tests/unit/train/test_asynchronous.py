@@ -6,9 +6,9 @@ import pytest
 from acidmpi.config.train import TrainConfig
 from acidmpi.errors import NonFiniteError
 from acidmpi.tasks.registry import load_task, task_defaults
-from acidmpi.train import trainers
+from acidmpi.train import asynchronous
+from acidmpi.train.asynchronous import VectorTrainer, worker_options
 from acidmpi.train.plan import make_plan, resolve
-from acidmpi.train.trainers import VectorTrainer, worker_options
 from acidmpi.worker.options import WorkerOptions
 
 
@@ -42,7 +42,7 @@ class Bowl:
 
 
 def trainer_for(task, monkeypatch, **options):
-    monkeypatch.setattr(trainers, "Gossip", FakeGossip)
+    monkeypatch.setattr(asynchronous, "Gossip", FakeGossip)
     config = resolve(TrainConfig(task="quadratic", **options), task.defaults)
     plan = make_plan(config, 1000, 4)
     return VectorTrainer(task, "comm", config, plan, "metrics")
@@ -56,8 +56,8 @@ def test_it_is_sgd_with_momentum_and_weight_decay(monkeypatch):
         assert loss == pytest.approx(0.5 * x @ x)
         momentum = 0.5 * momentum + x + 0.25 * x
         x = x - rate * momentum
-        np.testing.assert_allclose(trainer.worker.x, x, rtol=1e-6)
-        update, told, lr = trainer.worker.applied[-1]
+        np.testing.assert_allclose(trainer._worker.x, x, rtol=1e-6)
+        update, told, lr = trainer._worker.applied[-1]
         assert (told, lr) == (loss, rate)
         assert update.dtype == np.float32
 
@@ -65,10 +65,10 @@ def test_it_is_sgd_with_momentum_and_weight_decay(monkeypatch):
 def test_clipping_bounds_the_gradient(monkeypatch):
     trainer = trainer_for(Bowl(), monkeypatch, momentum=0.0, clip=1.0)
     trainer.step(1.0)
-    assert np.linalg.norm(trainer.worker.applied[0][0]) == pytest.approx(1.0)
+    assert np.linalg.norm(trainer._worker.applied[0][0]) == pytest.approx(1.0)
     free = trainer_for(Bowl(), monkeypatch, momentum=0.0, clip=100.0)
     free.step(1.0)
-    assert np.linalg.norm(free.worker.applied[0][0]) == pytest.approx(5.0)
+    assert np.linalg.norm(free._worker.applied[0][0]) == pytest.approx(5.0)
 
 
 def test_nan_is_an_error_that_names_the_cure(monkeypatch):
@@ -77,7 +77,7 @@ def test_nan_is_an_error_that_names_the_cure(monkeypatch):
     task.broken = True
     with pytest.raises(NonFiniteError, match="--nonfinite skip"):
         trainer.step(0.1)
-    assert trainer.worker.applied == []
+    assert trainer._worker.applied == []
 
 
 def test_nan_is_left_out_but_counted(monkeypatch):
@@ -85,11 +85,11 @@ def test_nan_is_left_out_but_counted(monkeypatch):
     trainer = trainer_for(task, monkeypatch, nonfinite="skip", momentum=0.0)
     task.broken = True
     trainer.step(0.1)
-    assert np.array_equal(trainer.worker.x, [3.0, 4.0])
+    assert np.array_equal(trainer._worker.x, [3.0, 4.0])
     task.broken = False
     trainer.step(0.1)
-    np.testing.assert_allclose(trainer.worker.x, [2.7, 3.6], rtol=1e-6)
-    assert len(trainer.worker.applied) == 2
+    np.testing.assert_allclose(trainer._worker.x, [2.7, 3.6], rtol=1e-6)
+    assert len(trainer._worker.applied) == 2
 
 
 def test_an_average_is_evaluated_beside_the_parameters(monkeypatch):

@@ -1,0 +1,197 @@
+"""Trainers whose ranks average in pairs: a torch model or a NumPy vector.
+
+Every gradient is one event of its own; no rank waits for all the others.
+"""
+
+from dataclasses import fields
+from types import TracebackType
+from typing import Any, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acidmpi.config.train import TrainConfig
+from acidmpi.telemetry.summary import StopReason
+from acidmpi.train.course import Average, Figures, Scores
+from acidmpi.train.gradients import MomentumSGD, Network, clipped, told, usable
+from acidmpi.train.plan import Plan
+from acidmpi.worker.gossip import Gossip
+
+
+@final
+class WorkerCourse:
+    """A `Worker` or a `Gossip` as the loop sees it.
+
+    Args:
+        worker: either of the two.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._worker.close(error)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the goal is reached, or some rank has ended the run."""
+        return bool(self._worker.finished)
+
+    @property
+    def progress(self) -> float:
+        """Share of the total that all ranks have done, as far as this one knows."""
+        return float(self._worker.progress)
+
+    @property
+    def stop_reason(self) -> StopReason:
+        """finished, interrupted or failed."""
+        reason: StopReason = self._worker.stop_reason
+        return reason
+
+    @property
+    def clean(self) -> bool:
+        """Whether no operation was left pending."""
+        return bool(self._worker.clean)
+
+    def stop(self) -> None:
+        """Ask all ranks to stop; the news spreads over the graph."""
+        self._worker.stop()
+
+    def take_average(self) -> Average | None:
+        """The newest average of all ranks, on rank 0."""
+        average: Average | None = self._worker.take_average()
+        return average
+
+    def record(self, scores: Scores) -> None:
+        """Put an evaluation into the metrics."""
+        self._worker.engine.parts.recorder.evaluation(*scores)
+
+    def statistics(self) -> Figures:
+        """What the worker tells."""
+        statistics = self._worker.statistics()
+        names = [field.name for field in fields(Figures)]
+        return Figures(**{name: getattr(statistics, name) for name in names})
+
+
+@final
+class NetworkTrainer:
+    """Trains the model of a torch task by SGD; collective over `comm`.
+
+    Args:
+        task: a `TorchTask`.
+        comm: the ranks.
+        config: resolved options.
+        plan: the work.
+        metrics: where events are recorded.
+    """
+
+    def __init__(
+        self, task: Any, comm: Any, config: TrainConfig, plan: Plan, metrics: Any
+    ) -> None:
+        from acidmpi.worker.torch.worker import Worker
+
+        self._clip = config.clip
+        self._network = Network(task, plan, fused=True)
+        self._worker = Worker(
+            self._network.model,
+            self._network.optimizer,
+            comm=comm,
+            nonfinite=config.nonfinite,
+            metrics=metrics,
+            **worker_options(config, plan),
+        )
+        self.course = WorkerCourse(self._worker)
+
+    def step(self, rate: float) -> float:
+        """One batch: loss, gradient, update."""
+        loss = self._network.backward(rate)
+        if self._clip is not None:
+            self._worker.clip_grad_norm_(self._clip)
+        samples = self._network.batch_size
+        self._worker.step(told(loss), samples=samples, zero_grad=True)
+        return loss
+
+    def scores(self) -> Scores:
+        """On the test set, with the parameters as they are."""
+        return self._network.scores()
+
+    def scores_of(self, average: Any) -> Scores:
+        """On the test set, with a second model that holds the average."""
+        spare = self._network.spare()
+        self._worker.load_average(average, spare)
+        return self._network.scores_with(spare)
+
+
+@final
+class VectorTrainer:
+    """Minimises a function of a NumPy vector by momentum SGD; collective over `comm`.
+
+    Args:
+        task: a `Quadratic`.
+        comm: the ranks.
+        config: resolved options.
+        plan: the work.
+        metrics: where events are recorded.
+    """
+
+    def __init__(
+        self, task: Any, comm: Any, config: TrainConfig, plan: Plan, metrics: Any
+    ) -> None:
+        self._task = task
+        self._config = config
+        self._x: NDArray[Any] = task.initial()
+        self._sgd = MomentumSGD(self._x, plan.recipe)
+        self._worker = Gossip(
+            self._x,
+            comm=comm,
+            metrics=metrics,
+            **worker_options(config, plan),
+        )
+        self.course = WorkerCourse(self._worker)
+
+    def step(self, rate: float) -> float:
+        """One noisy gradient at the live x, then the update of SGD."""
+        loss: float = self._task.loss(self._x)
+        gradient = self._task.gradient(self._x, self._task.generator)
+        if usable(gradient, loss, self._config.nonfinite):
+            change = self._sgd.change(clipped(gradient, self._config.clip), rate)
+            self._worker.apply(change, loss, lr=rate)
+        else:  # left out, but counted, so that the run still ends
+            self._worker.apply(np.zeros_like(self._x), lr=rate)
+        return loss
+
+    def scores(self) -> Scores:
+        """Excess loss at x."""
+        scores: Scores = self._task.evaluate(self._x)
+        return scores
+
+    def scores_of(self, average: Average) -> Scores:
+        """Excess loss at an average."""
+        _, (x,) = average
+        scores: Scores = self._task.evaluate(x)
+        return scores
+
+
+def worker_options(config: TrainConfig, plan: Plan) -> dict[str, Any]:
+    """What `Worker` and `Gossip` are told alike."""
+    return {
+        "topology": config.topology,
+        "comm_rate": config.comm_rate,
+        "method": config.method,
+        "total_gradients": plan.total_gradients,
+        "pairing": config.pairing,
+        "progress": config.progress,
+        "max_lag": config.max_lag,
+        "safety": config.safety,
+        "seed": config.seed,
+        "deadline_seconds": config.deadline_seconds,
+        "average_every": plan.average_every,
+    }

@@ -1,0 +1,138 @@
+"""Where gradients come from, whatever becomes of them: a torch task or a NumPy vector.
+
+Neither imports torch here: a network task brings it along, a vector task never needs it.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acidmpi.errors import NonFiniteError
+from acidmpi.train.course import Scores
+from acidmpi.train.plan import Plan, Recipe
+
+Array = NDArray[Any]
+
+
+@final
+class Network:
+    """The model of a torch task, its optimizer and its batches.
+
+    Args:
+        task: a `TorchTask`.
+        plan: has the recipe.
+        fused: the optimizer is for a `Worker`, which fuses it.
+    """
+
+    def __init__(self, task: Any, plan: Plan, *, fused: bool) -> None:
+        from acidmpi.tasks.optimizer import make_sgd
+
+        recipe = plan.recipe
+        self.batch_size = recipe.batch_size
+        self.model: Any = task.make_model()
+        self.optimizer: Any = make_sgd(
+            self.model,
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            fused=fused,
+        )
+        self._task = task
+        self._batches: Iterator[Any] = task.batches()
+        self._spare: Any = None
+
+    def backward(self, rate: float) -> float:
+        """Add the gradient of the next batch to the parameters'; returns the loss.
+
+        Args:
+            rate: the learning rate that the optimizer is to use.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._task.loss(self.model, next(self._batches))
+        loss.backward()
+        return float(loss.detach())
+
+    def float_buffers(self) -> list[Array]:
+        """The model's floating-point buffers, live."""
+        return float_buffers(self.model)
+
+    def scores(self) -> Scores:
+        """On the test set, with the model as it is."""
+        return self.scores_with(self.model)
+
+    def scores_with(self, model: Any) -> Scores:
+        """On the test set, with another model of this kind."""
+        scores: Scores = self._task.evaluate(model)
+        return scores
+
+    def spare(self) -> Any:
+        """A second model with this one's parameters and buffers as they are now."""
+        if self._spare is None:
+            self._spare = self._task.make_model()
+        self._spare.load_state_dict(self.model.state_dict())
+        return self._spare
+
+
+def float_buffers(model: Any) -> list[Array]:
+    """Floating-point buffers of a torch model, live, in the model's order."""
+    from acidmpi.arrays.torch.views import as_array
+
+    buffers = [buffer.detach() for buffer in model.buffers()]
+    return [as_array(buffer) for buffer in buffers if buffer.is_floating_point()]
+
+
+@final
+class MomentumSGD:
+    """Momentum SGD on a vector, as torch's: `m ← μ m + g + λ x`, `x ← x − rate · m`.
+
+    Args:
+        x: the vector; read, not changed.
+        recipe: has momentum μ and weight decay λ.
+    """
+
+    def __init__(self, x: Array, recipe: Recipe) -> None:
+        self._x = x
+        self._recipe = recipe
+        self._momentum = np.zeros_like(x)
+
+    def change(self, gradient: Array, rate: float) -> Array:
+        """What is to be added to x: a new array."""
+        self._momentum *= self._recipe.momentum
+        self._momentum += gradient
+        self._momentum += self._recipe.weight_decay * self._x
+        change: Array = -rate * self._momentum
+        return change
+
+
+def clipped(gradient: Array, limit: float | None) -> Array:
+    """`gradient`, scaled down where its Euclidean norm is above `limit`."""
+    if limit is None:
+        return gradient
+    norm = float(np.sqrt(np.sum(np.square(gradient, dtype=np.float64))))
+    shorter: Array = gradient * min(1.0, limit / max(norm, 1e-30))
+    return shorter
+
+
+def usable(gradient: Array, loss: float, nonfinite: str) -> bool:
+    """Whether the gradient is finite; where it is not, it may be left out.
+
+    Raises:
+        NonFiniteError: it is not, and `nonfinite` is `raise`.
+    """
+    if np.isfinite(gradient).all() and math.isfinite(loss):
+        return True
+    if nonfinite == "raise":
+        raise NonFiniteError(
+            "a gradient must be finite, got NaN or infinity; lower "
+            "--lr, set --clip or use --nonfinite skip"
+        )
+    return False
+
+
+def told(loss: float) -> float | None:
+    """`loss` for the record; None if it is not finite."""
+    return loss if math.isfinite(loss) else None
