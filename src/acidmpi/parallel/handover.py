@@ -145,6 +145,11 @@ class Handover:
         return self._over or self._failure is not None
 
     def _check_fits(self, index: int, gradient: Array) -> None:
+        if not 0 <= index < len(self._specs):
+            raise ConfigError(
+                f"there are {len(self._specs)} parameters, got the gradient of number "
+                f"{index}"
+            )
         spec = self._specs[index]
         size = math.prod(spec.shape)
         if self._gradients[index] is not None:

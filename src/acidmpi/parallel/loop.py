@@ -120,6 +120,8 @@ class AveragingLoop:
             AcidError: another rank has failed, or nothing moved for too long.
             BaseException: what the compressor raised, or the caller failed with.
         """
+        if self.ended:
+            return Pace.POLL
         self._hear()
         if self._run.advance():
             self._events += 1
