@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -22,6 +23,22 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose how hypothesis draws, unless the command line says it."""
     if not config.getoption("--hypothesis-profile", None):
         settings.load_profile("ranks" if config.getoption("--with-mpi") else "alone")
+    if config.getoption("--with-mpi"):
+        leave_out_compiler()
+
+
+def leave_out_compiler() -> None:
+    """Put nothing in the place of torch's compiler, which no test uses.
+
+    Every optimizer's `step()` imports it to mark its edges for compiled functions: four
+    seconds of a core on each rank.
+    """
+    import torch
+
+    compiler = ModuleType("torch._dynamo")
+    compiler.graph_break = lambda *_args, **_options: None
+    compiler.disable = lambda function, *_args, **_options: function
+    sys.modules["torch._dynamo"] = torch._dynamo = compiler
 
 
 @pytest.fixture(scope="session")
