@@ -58,7 +58,9 @@ def restore(synchroniser: Synchroniser, saved: dict[str, Any]) -> None:
     if partition != held:
         synchroniser.divide(partition)
     for section, old in zip(synchroniser.sections, saved["sections"], strict=True):
-        section.averager.load_state_dict(_to_arrays(old["ranks"]))
+        ranks = _to_arrays(old["ranks"])
+        whole = len(ranks) == ranks[0]["size"]
+        section.averager.load_state_dict(ranks if whole else ranks[0])
 
 
 def _check_names(saved: tuple[str, ...], held: tuple[str, ...]) -> None:

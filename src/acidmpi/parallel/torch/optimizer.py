@@ -102,10 +102,7 @@ class DistributedOptimizer(Optimizer):
     ) -> None:
         telling = partial(told_to_all, comm)
         with telling():
-            if nonfinite not in ("raise", "skip"):
-                raise ConfigError(
-                    f"nonfinite must be 'raise' or 'skip', got {nonfinite!r}"
-                )
+            _check_options(compression, nonfinite)
             names = Names(optimizer, named_parameters)
         synchroniser = Synchroniser(
             names,
@@ -124,8 +121,8 @@ class DistributedOptimizer(Optimizer):
             nonfinite,
             nonfinite == "raise" or compression.name in FORGETFUL,
         )
-        # One dictionary for both: whoever holds the plain optimizer sees what
-        # load_state_dict puts here, and its step() averages, too.
+        # One dictionary for both: load_state_dict replaces state and groups, and whoever
+        # holds the plain optimizer, as an older scheduler does, must see the new ones.
         self.__dict__ = vars(optimizer)
         self._acidmpi = synchroniser
         self._nonfinite = nonfinite
@@ -337,10 +334,10 @@ class DistributedOptimizer(Optimizer):
 
     def _mean(self, loss: Any) -> Any:
         """All ranks must see one loss, or a line search would take several ways."""
-        if loss is None:
-            return None
-        mean = self._synchroniser.mean(float(loss))
-        return loss.detach().new_tensor(mean) if isinstance(loss, Tensor) else mean
+        if isinstance(loss, Tensor):
+            mean = self._synchroniser.mean(loss.item())
+            return torch.full_like(loss.detach(), mean)
+        return None if loss is None else self._synchroniser.mean(float(loss))
 
     def _overflow(self) -> bool:
         """Whether a GradScaler, which calls `step`, has found an infinity."""
@@ -367,6 +364,16 @@ class DistributedOptimizer(Optimizer):
 
         counted._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
         self.__dict__["step"] = counted
+
+
+def _check_options(compression: Compressor, nonfinite: str) -> None:
+    if nonfinite not in ("raise", "skip"):
+        raise ConfigError(f"nonfinite must be 'raise' or 'skip', got {nonfinite!r}")
+    if not callable(getattr(compression, "start", None)):
+        raise ConfigError(
+            "compression must be an object like acidmpi.PowerSGD(matrix_rank=4), got "
+            f"{compression!r}; acidmpi.compression.registry.make() finds one by name"
+        )
 
 
 def together(parts: Iterable[ParallelStatistics]) -> ParallelStatistics:
