@@ -162,3 +162,70 @@ class IdleOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IterationOptions:
+    """One training iteration of a model with each way to average its gradients.
+
+    Beside it stand the same model without communication and torch's DistributedDataParallel
+    over gloo, in the same run.
+    """
+
+    model: str = "resnet18"
+    """resnet18, 34, 50, 101, 152, bert-tiny, bert-base, bert-large, or a classifier of
+    torchvision."""
+
+    method: str | None = None
+    """ssgd, powersgd, acpsgd, topk, sign or another compressor's name; none: without
+    communication; ddp, ddp-powersgd: torch's own. Short for --methods with one name."""
+
+    methods: str = "ssgd,powersgd,acpsgd"
+    """Several of these, with commas between them; they take turns."""
+
+    rivals: bool = True
+    """Add no communication and ddp, and ddp-powersgd where a low-rank method is
+    asked for."""
+
+    batch_size: Annotated[int, at_least(1)] = 32
+    """Images or sentences of a rank in an iteration."""
+
+    image_size: Annotated[int, at_least(16)] = 224
+    """Height and width of an image, in pixels."""
+
+    sentence_length: Annotated[int, at_least(2)] = 64
+    """Words of a sentence, padding included."""
+
+    matrix_rank: Annotated[int, at_least(1)] = 4
+    """Width of the factors of powersgd, acpsgd and ddp-powersgd."""
+
+    start_step: Annotated[int, at_least(0)] = 3
+    """Step from which these three compress; ddp-powersgd never does before its third."""
+
+    density: Annotated[float, above(0)] = 0.01
+    """Share of elements that topk, randomk and randomblock send."""
+
+    bits: Annotated[int, at_least(1)] = 8
+    """Of a number that qsgd sends."""
+
+    bucket_bytes: Annotated[int, at_least(0)] = 25 << 20
+    """Size of messages before compression; 0: one for each parameter."""
+
+    warmup: Annotated[int, at_least(0)] = 10
+    """Iterations before each turn that are not timed."""
+
+    iterations: Annotated[int, at_least(1)] = 10
+    """Iterations that are timed together; an even number, for acpsgd has steps of two
+    kinds."""
+
+    repeats: Annotated[int, at_least(1)] = 5
+    """How often, in each turn."""
+
+    rounds: Annotated[int, at_least(1)] = 1
+    """Turns of each method."""
+
+    deadline_seconds: Annotated[float, above(0)] = 300.0
+    """How long a wait for other ranks may take."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
