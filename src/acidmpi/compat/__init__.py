@@ -1,0 +1,1 @@
+"""Foreign APIs: `acidmpi.compat.acpsgd` and `acidmpi.compat.horovod`."""

@@ -1,0 +1,74 @@
+"""Tensors as arrays that MPI can send, and back.
+
+A tensor that lies on a device is staged through the host's memory.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from acidmpi.compat.unsupported import UnsupportedError
+
+Array = NDArray[Any]
+
+_WIDE = {
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.bool: torch.uint8,
+}
+"""What MPI cannot add, in a type that it can."""
+
+
+def numbers(tensor: Tensor) -> Array:
+    """A copy of the values, one-dimensional, in a type that MPI can reduce.
+
+    16-bit floats become float32 and booleans uint8.
+    """
+    _refuse_sparse(tensor)
+    wide = _WIDE.get(tensor.dtype, tensor.dtype)
+    flat = tensor.detach().reshape(-1).to("cpu", wide)
+    return np.array(flat.numpy())
+
+
+def like(array: Array, tensor: Tensor) -> Tensor:
+    """A tensor of the type, shape and device of `tensor` with values of `numbers`."""
+    values = torch.from_numpy(array).reshape(tensor.shape)
+    return values.to(tensor.device, tensor.dtype)
+
+
+def data(tensor: Tensor) -> Array:
+    """A copy of the bytes of all elements in order."""
+    _refuse_sparse(tensor)
+    flat = tensor.detach().reshape(-1).contiguous().cpu()
+    return np.array(flat.view(torch.uint8).numpy())
+
+
+def from_data(array: Array, tensor: Tensor, first: int | None = None) -> Tensor:
+    """A tensor of the type and device of `tensor` from bytes.
+
+    Args:
+        array: what `data` gave.
+        tensor: whose type, device and shape it has.
+        first: its first dimension, if it is not that of `tensor`.
+    """
+    shape = tensor.shape if first is None else (first, *tensor.shape[1:])
+    if array.size == 0:
+        return tensor.new_empty(shape)
+    flat = torch.from_numpy(array).view(tensor.dtype)
+    return flat.reshape(shape).to(tensor.device)
+
+
+def row_bytes(tensor: Tensor) -> int:
+    """Bytes of one entry of the first dimension."""
+    return tensor.element_size() * tensor.shape[1:].numel()
+
+
+def _refuse_sparse(tensor: Tensor) -> None:
+    if tensor.layout is not torch.strided:
+        raise UnsupportedError(
+            f"a collective operation on a tensor of layout {tensor.layout}",
+            "call to_dense() on it first",
+        )
