@@ -7,7 +7,7 @@ feedback fixes SignSGD and other gradient compression schemes" (2019). The resid
 units of the gradient, so a change of the learning rate does not rescale what is owed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,20 @@ class Residuals:
     Kept in float32 (float64 for float64 parameters). The residuals of a bucket are
     moved next to each other when the bucket is first asked for, and stay there: later
     steps add and subtract in one piece, without copies.
+
+    Args:
+        specs: the parameters.
+        kept: the indices of those that can owe something; None: all. The residuals of
+            others have no elements.
     """
 
-    def __init__(self, specs: Sequence[Spec]) -> None:
+    def __init__(
+        self, specs: Sequence[Spec], kept: Collection[int] | None = None
+    ) -> None:
+        self.kept = frozenset(range(len(specs)) if kept is None else kept)
         self._arrays: list[Array] = [
-            np.zeros(size_of(spec), wide_dtype(spec.dtype)) for spec in specs
+            np.zeros(size_of(spec) if index in self.kept else 0, wide_dtype(spec.dtype))
+            for index, spec in enumerate(specs)
         ]
 
     def block(self, indices: Sequence[int]) -> Array:
@@ -47,14 +56,14 @@ class Residuals:
             self._arrays[index] = home[start:stop]
             start = stop
 
-    def copies(self) -> list[Array]:
-        """One array for each parameter."""
-        return [array.copy() for array in self._arrays]
+    def copies(self) -> dict[int, Array]:
+        """What each parameter that can owe something does owe."""
+        return {index: self._arrays[index].copy() for index in sorted(self.kept)}
 
-    def replace(self, arrays: Sequence[Array]) -> None:
+    def replace(self, arrays: Mapping[int, Array]) -> None:
         """Owe these from now on."""
-        for mine, array in zip(self._arrays, arrays, strict=True):
-            mine[:] = array
+        for index, array in arrays.items():
+            self._arrays[index][:] = array
 
 
 class Memory:
@@ -68,22 +77,29 @@ class Memory:
         served: whether this rank owes what it left out of others' sums as well. Such
             residuals are `size` times what the mean lacks, so that they count like the
             others: the mean lacks the sum of all residuals over ranks, divided by `size`.
+        kept: the indices of the parameters that can owe something; None: all.
     """
 
     def __init__(
-        self, owner: str, specs: Sequence[Spec], place: Place, own: bool, served: bool
+        self,
+        owner: str,
+        specs: Sequence[Spec],
+        place: Place,
+        own: bool,
+        served: bool,
+        kept: Collection[int] | None = None,
     ) -> None:
         self._owner, self._place = owner, place
         self._sizes = np.array([size_of(spec) for spec in specs], np.int64)
-        self.own = Residuals(specs) if own else None
-        self.served = Residuals(specs) if served else None
+        self.own = Residuals(specs, kept) if own else None
+        self.served = Residuals(specs, kept) if served else None
 
     def state(self) -> State:
         """Copies of everything."""
         state: State = {f"{self._owner}.sizes": self._sizes.copy()}
         for kind, residuals in self._kinds():
-            for index, array in enumerate(residuals.copies()):
-                state[f"{self._owner}.{kind}.{index}"] = array
+            for index, array in residuals.copies().items():
+                state[self._key(kind, index)] = array
         return state
 
     def load(self, states: Sequence[State]) -> None:
@@ -101,26 +117,32 @@ class Memory:
 
     def _resume(self, state: State) -> None:
         for kind, residuals in self._kinds():
-            residuals.replace(self._stored(state, kind))
+            residuals.replace(
+                {index: state[self._key(kind, index)] for index in residuals.kept}
+            )
 
     def _share(self, states: Sequence[State]) -> None:
         """Everything owed becomes own residuals: sums have new owners now."""
         if self.own is None:
             return
-        kinds = [kind for kind, _ in self._kinds()]
-        stored = [self._stored(state, kind) for state in states for kind in kinds]
-        sums = [np.add.reduce(arrays) for arrays in zip(*stored, strict=True)]
-        self.own.replace([total / self._place.size for total in sums])
+        sums = {index: self._sum(states, index) for index in self.own.kept}
+        self.own.replace({k: total / self._place.size for k, total in sums.items()})
         if self.served is not None:
-            self.served.replace([np.zeros_like(total) for total in sums])
+            self.served.replace({k: np.zeros_like(total) for k, total in sums.items()})
+
+    def _sum(self, states: Sequence[State], index: int) -> Array:
+        total: Array = np.zeros(self._sizes[index])
+        for state in states:
+            for kind, _ in self._kinds():
+                total += state[self._key(kind, index)]
+        return total
+
+    def _key(self, kind: str, index: int) -> str:
+        return f"{self._owner}.{kind}.{index}"
 
     def _kinds(self) -> list[tuple[str, Residuals]]:
         kinds = (("residual", self.own), ("served", self.served))
         return [(name, residuals) for name, residuals in kinds if residuals is not None]
-
-    def _stored(self, state: State, kind: str) -> list[Array]:
-        count = self._sizes.size
-        return [state[f"{self._owner}.{kind}.{index}"] for index in range(count)]
 
     def _check(self, state: State) -> None:
         mine = _form(self.state())

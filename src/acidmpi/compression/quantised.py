@@ -103,7 +103,7 @@ def _squeeze(whole: Array, bits: int) -> Array:
         return whole.view(np.uint8)
     small = whole.view(np.uint8) & (2**bits - 1)
     per_byte = 8 // bits
-    squeezed = small[:, ::per_byte].copy()
+    squeezed: Array = small[:, ::per_byte].copy()
     for place in range(1, per_byte):
         squeezed |= small[:, place::per_byte] << (bits * place)
     return squeezed

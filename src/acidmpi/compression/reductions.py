@@ -50,6 +50,8 @@ class Moment(NamedTuple):
     place: Place
     step: int
     indices: tuple[int, ...]
+    stage: int = 0
+    """Messages of this bucket that went before: each draws anew."""
 
     def shared(self, index: int) -> np.random.Generator:
         """Draws alike on all ranks, for one parameter."""
@@ -61,7 +63,7 @@ class Moment(NamedTuple):
 
     def _generator(self, stream: int, index: int) -> np.random.Generator:
         seed = self.place.seed % 2**64
-        return np.random.default_rng((seed, stream, self.step, index))
+        return np.random.default_rng((seed, stream, self.step, index, self.stage))
 
 
 class Layout(NamedTuple):
@@ -277,9 +279,10 @@ class TwoPhase(Base):
     def payload_bytes(self, index: int, phase: int) -> int:
         """See `protocol.Reduction`."""
         ranks, size = self.place.size, self.sizes[index]
-        columns = self._codec.columns(size, ranks) if size else 0
-        row_bytes = self._codec.row_bytes(columns, self.itemsizes[index])
-        return (ranks + 1) * row_bytes if size else 0
+        if not size:
+            return 0
+        columns = self._codec.columns(size, ranks)
+        return (ranks + 1) * self._codec.row_bytes(columns, self.itemsizes[index])
 
     def reduce(
         self, indices: Sequence[int], gradients: Sequence[Array], step: int
@@ -298,7 +301,7 @@ class TwoPhase(Base):
             values -= self._decode(sent, columns, values.dtype)[:size]
         received = yield AllToAll(sent)
         chunk = self._mean(received, columns, values.dtype)
-        answer = self._describe(chunk, indices, moment)
+        answer = self._describe(chunk, indices, moment._replace(stage=1))
         answers = yield Gather(answer)
         result = self._decode(answers, columns, values.dtype)[:size]
         narrow(result, flat)
@@ -317,6 +320,7 @@ class TwoPhase(Base):
     def _describe(self, chunk: Array, indices: Sequence[int], moment: Moment) -> Array:
         start = self.place.rank * chunk.size
         valid = min(max(self.layout(indices).size - start, 0), chunk.size)
+        chunk[valid:] = 0
         if self.memory.served is None:
             return self._codec.encode(chunk[None], valid, moment).reshape(-1)
         owed = self.memory.served.block(indices)[start : start + valid]
