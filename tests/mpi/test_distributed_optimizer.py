@@ -31,7 +31,7 @@ from acidmpi.tasks.lean import leave_out_compiler
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
 LAST = SIZE - 1
-STEPS = 4
+STEPS = 3
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 OPTIMIZERS = {
@@ -231,11 +231,11 @@ def test_a_gradient_that_is_not_finite_is_raised_by_all_ranks():
 def test_a_skipped_step_leaves_no_trace(compression):
     ours, opt, *_ = pair("adam", compression=compression, nonfinite="skip")
     with opt:
-        for step in range(4):
+        for step in range(3):
             opt.zero_grad()
             loss = loss_of(ours, step, RANK)
             before = copy.deepcopy((opt.state_dict(), ours.state_dict()))
-            bad = step == 2
+            bad = step == 1
             (loss * float("inf") if bad and RANK == LAST else loss).backward()
             opt.step()
             if bad:
@@ -274,7 +274,7 @@ def test_a_loss_scaler_learns_of_any_ranks_overflow(compression):
             if not bad:
                 step_alone(alone, plain, step)
             assert_close(ours, alone)
-            assert scaler.get_scale() == [8.0, 4.0, 4.0, 8.0][step]
+            assert scaler.get_scale() == [8.0, 4.0, 4.0][step]
 
 
 def test_a_loss_scaler_that_was_not_handed_over_is_an_error():
@@ -356,8 +356,8 @@ def test_a_parameter_that_is_frozen_at_first():
     with opt:
         for step in range(STEPS):
             for model in (ours, alone):
-                model.image.requires_grad_(step >= 2)
-                model.head.requires_grad_(step != 3)
+                model.image.requires_grad_(step >= 1)
+                model.head.requires_grad_(step != 2)
             opt.zero_grad()
             loss_of(ours, step, RANK).backward()
             opt.step()
@@ -387,31 +387,28 @@ def test_ranks_that_differ_cannot_start():
         )
 
 
-@pytest.mark.parametrize("way", ["own", "gathered"])
-def test_a_loaded_run_goes_on_bit_for_bit(way):
-    compression = TopK(density=0.3)
-
+def test_a_loaded_run_goes_on_bit_for_bit():
     def train(model, opt, steps):
         for step in steps:
             opt.zero_grad()
             loss_of(model, step, RANK).backward()
             opt.step()
 
-    straight, opt, *_ = pair("adam", compression=compression)
+    straight, opt, *_ = pair("adam", compression=TopK(density=0.3))
     with opt:
-        train(straight, opt, range(6))
-    first, opt, *_ = pair("adam", compression=compression)
+        train(straight, opt, range(2))
+        weights = straight.state_dict()
+        own = saved({"model": weights, "optimizer": opt.state_dict()})
+        gathered = saved({"model": weights, "optimizer": opt.gather_state_dict()})
+        train(straight, opt, range(2, 4))
+    loaded, opt, *_ = pair("adam", compression=TopK(density=0.3))
     with opt:
-        train(first, opt, range(3))
-        state = opt.gather_state_dict() if way == "gathered" else opt.state_dict()
-        checkpoint = saved({"model": first.state_dict(), "optimizer": state})
-    second, opt, *_ = pair("adam", compression=compression)
-    with opt:
-        train(second, opt, [9])
-        second.load_state_dict(checkpoint["model"])
-        opt.load_state_dict(checkpoint["optimizer"])
-        train(second, opt, range(3, 6))
-    assert flat(second.state_dict()) == flat(straight.state_dict())
+        train(loaded, opt, [9])
+        for checkpoint in (own, gathered):
+            loaded.load_state_dict(checkpoint["model"])
+            opt.load_state_dict(checkpoint["optimizer"])
+            train(loaded, opt, range(2, 4))
+            assert flat(loaded.state_dict()) == flat(straight.state_dict())
 
 
 @pytest.mark.skipif(SIZE == 1, reason="there must be another rank")
@@ -454,18 +451,17 @@ def test_a_scheduler_made_before_goes_on():
     assert rates == [0.05 / 8, 0.05 / 8]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_types(dtype):
-    torch.manual_seed(0)
-    model = nn.Linear(3, 2).to(dtype)
-    opt = wrap(model, torch.optim.SGD(model.parameters(), lr=1.0))
-    start = model.weight.detach().clone()
+def test_types_side_by_side():
+    types = (torch.float64, torch.bfloat16, torch.float32, torch.float16)
+    model = nn.ParameterList([torch.ones(3, 2, dtype=dtype) for dtype in types])
+    opt = wrap(model, torch.optim.SGD(model.parameters(), lr=0.25))
     with opt:
-        (model.weight.sum() * (RANK + 1) + model.bias.sum()).backward()
+        sum(p.sum() * (RANK + 1) for p in model).backward()
         opt.step()
-    mean = torch.tensor((SIZE + 1) / 2).to(dtype)
-    assert torch.equal(model.weight, start - mean)
-    assert model.weight.grad.dtype is dtype
+    mean = (SIZE + 1) / 2
+    for p, dtype in zip(model, types, strict=True):
+        assert p.grad.dtype is dtype
+        assert torch.equal(p.detach(), torch.full_like(p, 1 - 0.25 * mean))
 
 
 def test_sparse_gradients_become_dense():
@@ -511,11 +507,9 @@ def test_broadcast_optimizer_state(name):
 def test_allreduce_and_broadcast_object():
     values = torch.arange(6.0).reshape(2, 3).t()
     total = sum(range(1, SIZE + 1))
-    torch.testing.assert_close(
-        allreduce(values * (RANK + 1), COMM, "sum"), values * total
-    )
+    assert torch.equal(allreduce(values * (RANK + 1), COMM, "sum"), values * total)
     mean = allreduce((values * (RANK + 1)).bfloat16(), COMM)
     assert mean.dtype is torch.bfloat16
-    torch.testing.assert_close(mean.float(), (values * total / SIZE).bfloat16().float())
+    assert torch.equal(mean, (values * total / SIZE).bfloat16())
     assert allreduce(torch.tensor(RANK), COMM, "sum").item() == total - SIZE
     assert broadcast_object({"rank": RANK}, COMM, LAST) == {"rank": LAST}

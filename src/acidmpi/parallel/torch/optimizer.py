@@ -104,6 +104,7 @@ class DistributedOptimizer(Optimizer):
         with telling():
             _check_options(compression, nonfinite)
             names = Names(optimizer, named_parameters)
+            rank, size = comm.rank, comm.size
         synchroniser = Synchroniser(
             names,
             partial(
@@ -116,8 +117,8 @@ class DistributedOptimizer(Optimizer):
                 deadline_seconds=deadline_seconds,
             ),
             telling,
-            comm.rank,
-            comm.size,
+            rank,
+            size,
             nonfinite,
             nonfinite == "raise" or compression.name in FORGETFUL,
         )

@@ -134,6 +134,17 @@ class Section:
         self.averager.ready(index, self.buffers.arrays[index])
 
 
+def check_free(names: Sequence[str], parameters: Sequence[Tensor]) -> None:
+    """Raise `ConfigError` if a parameter is in a section already."""
+    for name, parameter in zip(names, parameters, strict=True):
+        hooks = getattr(parameter, "_post_accumulate_grad_hooks", None) or {}
+        if any(isinstance(hook, Hook) for hook in hooks.values()):
+            raise ConfigError(
+                "the gradients of a parameter can be averaged by one optimizer only, "
+                f"got {name!r}, which another one holds; close() that one first"
+            )
+
+
 class Hook:
     """What autograd calls when the gradient of one parameter is complete."""
 

@@ -24,8 +24,8 @@ from acidmpi.errors import ConfigError, NonFiniteError
 from acidmpi.parallel.averager import Averager
 from acidmpi.parallel.torch.gradients import GradientBuffers
 from acidmpi.parallel.torch.names import Named, Names
-from acidmpi.parallel.torch.section import Section
-from acidmpi.parallel.torch.verdict import Verdict, judge, testimony
+from acidmpi.parallel.torch.section import Section, check_free
+from acidmpi.parallel.torch.verdict import Verdict, judge, statement
 
 NonFinite = Literal["raise", "skip"]
 Unscale = Callable[[], None]
@@ -169,6 +169,7 @@ class Synchroniser:
                     "none; unfreeze one"
                 )
             names, parameters = zip(*named, strict=True)
+            check_free(names, parameters)
             buffers = GradientBuffers(names, parameters)
         averager = self._enlist(buffers.specs)
         self.sections.append(
@@ -191,7 +192,7 @@ class Synchroniser:
 
     def _ask(self) -> Verdict:
         present = [held for section in self.sections for held in section.present]
-        vector = testimony(
+        vector = statement(
             present, self._first_bad(), len(self._newcomers()), self._rank, self._size
         )
         self.sections[0].averager.average([vector])

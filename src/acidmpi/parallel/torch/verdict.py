@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
     """Whether there are new parameters: on all ranks equally many."""
 
 
-def testimony(
+def statement(
     present: Sequence[bool], bad: int | None, newcomers: int, rank: int, size: int
 ) -> Array:
     """The vector of one rank; the sum over ranks makes a `Verdict`.
@@ -45,7 +45,7 @@ def testimony(
 
 
 def judge(total: Array, size: int) -> Verdict:
-    """What the sum of all testimonies says.
+    """What the sum of all statements says.
 
     Raises:
         DisagreementError: ranks differ in the number of new parameters. All raise it.

@@ -1,0 +1,139 @@
+"""Gradients move into flat buffers that lie as a backward pass comes along."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from acidmpi.errors import ConfigError
+from acidmpi.parallel.torch.gradients import GradientBuffers
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+def make(shape, dtype=torch.float32, axes=None):
+    value = torch.arange(float(np.prod(shape))).reshape(shape).to(dtype)
+    if axes is not None:
+        value = value.permute(axes)
+    return nn.Parameter(value)
+
+
+def buffers(*parameters):
+    return GradientBuffers([f"p{k}" for k in range(len(parameters))], parameters)
+
+
+@st.composite
+def layouts(draw):
+    shape = draw(st.lists(st.integers(1, 4), min_size=0, max_size=4))
+    axes = draw(st.permutations(range(len(shape))))
+    return make(tuple(shape), draw(st.sampled_from(DTYPES)), tuple(axes))
+
+
+@given(st.lists(layouts(), min_size=1, max_size=5))
+def test_a_gradient_is_the_same_in_its_place(parameters):
+    held = buffers(*parameters)
+    for k, p in enumerate(parameters):
+        gradient = torch.randn(p.shape).to(p.dtype)
+        p.grad = gradient.clone()
+        assert held.adopt(k)
+        assert torch.equal(p.grad, gradient)
+        assert p.grad.stride() == p.stride()
+        # What a compressor sees as rows and columns are the parameter's own.
+        array = torch.from_numpy(
+            held.arrays[k].view(np.int16 if p.itemsize == 2 else held.arrays[k].dtype)
+        )
+        ordered = array.reshape(held.specs[k].shape)
+        order = sorted(range(p.ndim), key=lambda axis: -p.stride(axis))
+        theirs = gradient.permute(order)
+        if p.itemsize == 2:
+            theirs = theirs.contiguous().view(torch.int16)
+        assert torch.equal(ordered, theirs)
+
+
+@given(st.lists(layouts(), min_size=1, max_size=6))
+def test_neighbours_in_reverse_order_are_neighbours_in_memory(parameters):
+    held = buffers(*parameters)
+    for dtype in DTYPES:
+        arrays = [
+            a for a, p in zip(held.arrays, parameters, strict=True) if p.dtype is dtype
+        ][::-1]
+        for one, other in pairwise(arrays):
+            assert other.ctypes.data == one.ctypes.data + one.nbytes
+    assert all(array.flags.c_contiguous for array in held.arrays)
+
+
+def test_nothing_is_copied_twice():
+    p = make((3,))
+    held = buffers(p)
+    p.grad = torch.ones(3)
+    held.adopt(0)
+    place = p.grad
+    (2 * p).sum().backward()
+    assert p.grad is place
+    assert held.adopt(0)
+    assert held.arrays[0].tolist() == [3.0, 3.0, 3.0]
+
+
+def test_a_missing_gradient_stays_missing():
+    p = make((3,))
+    held = buffers(p)
+    assert not held.adopt(0)
+    assert p.grad is None
+    held.fill(0, 2.0)
+    assert p.grad is None
+    held.show(0)
+    assert p.grad.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_rows_apart_get_a_dense_place():
+    p = nn.Parameter(torch.zeros(4, 6)[:, ::2])
+    p.grad = torch.ones(4, 3)
+    held = buffers(p)
+    assert held.adopt(0)
+    assert held.specs[0].shape == (4, 3)
+    assert held.arrays[0].tolist() == [1.0] * 12
+
+
+def twice(model, held):
+    for _ in range(2):
+        model.weight.grad = None
+        model(torch.tensor([1, 1])).sum().backward()
+        assert held.adopt(0)
+
+
+def test_a_sparse_gradient_is_made_dense_with_one_warning():
+    model = nn.Embedding(3, 2, sparse=True)
+    held = buffers(model.weight)
+    with pytest.warns(UserWarning, match="averaged as a dense one") as warned:
+        twice(model, held)
+    assert len(warned) == 1
+    assert held.arrays[0].tolist() == [0.0, 0.0, 2.0, 2.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_found(bad):
+    p = make((5,), torch.float16)
+    held = buffers(p)
+    held.fill(0, 60000.0)
+    assert held.is_finite(0)  # although the sum is not
+    p.grad = torch.zeros(5, dtype=torch.float16)
+    p.grad[3] = bad
+    held.adopt(0)
+    assert not held.is_finite(0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        nn.Parameter(torch.zeros(2, dtype=torch.complex64)),
+        nn.Parameter(torch.zeros(2, device="meta")),
+        nn.LazyLinear(2).weight,
+    ],
+)
+def test_other_parameters_are_refused(bad):
+    with pytest.raises(ConfigError, match="'p0'"):
+        buffers(bad)
