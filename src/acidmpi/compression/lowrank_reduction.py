@@ -44,9 +44,9 @@ class LowRankReduction:
     ) -> None:
         self._plan, self._forms, self._place = plan, forms, place
         matrices = [index for index, form in enumerate(forms) if form.width]
-        self._slots = {index: slot for slot, index in enumerate(matrices)}
-        kept = [specs[index] for index in matrices]
-        self._memory = Memory(plan.name, kept, place, plan.error_feedback, False)
+        self._memory = Memory(
+            plan.name, specs, place, plan.error_feedback, False, matrices
+        )
         self._factors: dict[Kind, Factors] = {
             kind: {index: self._draw(index, kind, 0) for index in matrices}
             for kind in (Kind.LEFT, Kind.RIGHT)
@@ -60,7 +60,7 @@ class LowRankReduction:
     @property
     def stages(self) -> int:
         """Two where P and Q are made in one step, else one."""
-        return 2 if self._slots and Kind.BOTH in self._plan.kinds else 1
+        return 2 if self._factors[Kind.LEFT] and Kind.BOTH in self._plan.kinds else 1
 
     def phase(self, step: int) -> int:
         """See `protocol.Reduction`."""
@@ -147,7 +147,7 @@ class LowRankReduction:
         """The gradient and what is owed, in the array of the latter."""
         values = widen(cell.gradient)
         if self._memory.own is not None:
-            owed = self._memory.own.block((self._slots[cell.parameter],))
+            owed = self._memory.own.block((cell.parameter,))
             owed += values
             values = owed
         return values.reshape(cell.form.rows, cell.form.columns)

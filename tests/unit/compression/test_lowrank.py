@@ -259,9 +259,9 @@ def test_zeros_give_zeros_and_are_recovered_from(
         for array in reduced(ranks, zeros):
             np.testing.assert_array_equal(array, 0.0)
     outer = np.outer(np.arange(6), np.arange(8) % 3).astype(dtype).reshape(-1)
-    for _ in range(40):
-        first, second = reduced(ranks, [[outer, zeros[0][1]]] * 2)
-    np.testing.assert_allclose(first, outer, atol=0.05 * outer.max())
+    outputs = [reduced(ranks, [[outer, zeros[0][1]]] * 2) for _ in range(8)]
+    first, second = np.mean(outputs[-2:], axis=0)
+    np.testing.assert_allclose(first, outer, atol=1e-4)
     np.testing.assert_array_equal(second, 0.0)
 
 
