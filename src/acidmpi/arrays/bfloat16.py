@@ -22,7 +22,7 @@ def encode(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     rounded += bits
     rounded >>= 16
     result = rounded.astype(np.uint16)
-    not_a_number = (bits & 0x7FFFFFFF) > 0x7F800000
+    not_a_number = np.isnan(values)
     if not_a_number.any():
         result[not_a_number] = (bits[not_a_number] >> 16) | 0x40
     return result

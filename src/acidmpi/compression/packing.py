@@ -120,7 +120,7 @@ def half(values: Array) -> Array:
     """
     with np.errstate(over="ignore"):
         rounded: Array = values.astype(np.float16)
-    infinite = namespace_of(rounded).isinf(rounded)
+    infinite = (rounded.view(np.uint16) & 0x7FFF) == 0x7C00
     if infinite.any():
         largest = np.finfo(np.float16).max
         infinite &= np.isfinite(values)

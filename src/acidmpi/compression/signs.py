@@ -155,7 +155,9 @@ def _means_of_halves(values: Array) -> tuple[float, float]:
 
 
 def _majority(votes: Array) -> None:
-    np.sign(votes, out=votes)
+    """The sign of each sum; `np.sign` itself is several times slower here."""
+    above, below = (votes > 0).view(np.int8), (votes < 0).view(np.int8)
+    namespace_of(votes).subtract(above, below, out=votes)
 
 
 class _Bits:

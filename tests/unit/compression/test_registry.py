@@ -1,7 +1,9 @@
 """Names, options, and compressors of other packages."""
 
+import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,12 @@ def test_names_and_what_they_make():
     assert make("bf16") == Cast("bfloat16")
     assert make("topk", density=0.5) == TopK(density=0.5)
     assert make("randomblock", density=0.5) == RandomK(density=0.5, block=True)
+
+
+def test_the_page_lists_all():
+    page = Path(__file__).parents[3].joinpath("docs/compression.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| `(\w+)", page, re.MULTILINE)
+    assert dict(listed) == {name: type(make(name)).__name__ for name in names()}
 
 
 def test_unknown_names_are_told_the_known_ones():
