@@ -1,17 +1,16 @@
 """The command on real ranks: what it leaves behind, and how it ends when it must."""
 
-import json
 import os
 import signal
 
 import pytest
 from mpi4py import MPI
+from support import train_command
+from support.train_command import finished, only_rank_0_says, records_of, summary_of
 
 from acidmpi.config.files import read_values
 from acidmpi.config.train import TrainConfig
-from acidmpi.tasks.classification import ClassificationTask
 from acidmpi.telemetry.summary import FIELDS
-from acidmpi.train.cli import main
 
 pytestmark = pytest.mark.mpi
 
@@ -33,40 +32,7 @@ def folder(tmp_path):
 @pytest.fixture
 def run(capsys):
     """Run the command everywhere; every rank's (status, output, errors), by rank."""
-
-    def start(*arguments):
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments], COMM)
-        said = capsys.readouterr()
-        return COMM.allgather((status, said.out, said.err))
-
-    return start
-
-
-def only_rank_0_says(ends, status, *texts):
-    """All ranks end alike; rank 0 has one line for it, and the others have none."""
-    assert [end[0] for end in ends] == [status] * COMM.size
-    lines = ends[0][2].splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("acidmpi: error: ")
-    for text in texts:
-        assert text in lines[0]
-    assert all(errors == "" for _, _, errors in ends[1:])
-
-
-def finished(ends):
-    assert [(end[0], end[2]) for end in ends] == [(0, "")] * COMM.size
-    assert all(output == "" for _, output, _ in ends[1:])
-    return ends[0][1]
-
-
-def summary_of(folder):
-    return json.loads((folder / "summary.json").read_text())
-
-
-def records_of(folder, rank):
-    lines = (folder / f"metrics-{rank}.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    return train_command.runner(COMM, capsys)
 
 
 @pytest.mark.parametrize("method", ["a2cid2", "async"])
@@ -229,13 +195,7 @@ def test_ranks_that_disagree_are_told_who_differs(run, folder):
 
 def spoil(monkeypatch, change):
     """Let `change` make the loss of the last rank from its tenth batch on."""
-    loss, calls = ClassificationTask.loss, iter(range(10**9))
-
-    def spoilt(self, model, batch):
-        value = loss(self, model, batch)
-        return value if COMM.rank != LAST or next(calls) < 10 else change(value)
-
-    monkeypatch.setattr(ClassificationTask, "loss", spoilt)
+    train_command.spoil(monkeypatch, COMM, change)
 
 
 def test_nan_on_one_rank_ends_all(run, folder, monkeypatch):

@@ -57,6 +57,11 @@ class WorkerCourse:
         return reason
 
     @property
+    def told(self) -> bool:
+        """Whether the others know: an orderly end is one of all ranks."""
+        return self.clean
+
+    @property
     def clean(self) -> bool:
         """Whether no operation was left pending."""
         return bool(self._worker.clean)

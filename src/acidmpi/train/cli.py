@@ -47,7 +47,7 @@ RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID
 """Where launchers leave a rank's number, for those who must not start MPI."""
 
 BEFORE_ABORT_SECONDS = 2.0
-"""Time for rank 0 to say what happened before another rank ends the job."""
+"""Time to say what happened before another rank ends the job."""
 
 
 def main(arguments: list[str] | None = None, comm: Any = None) -> int:
@@ -107,10 +107,17 @@ class _Command:
     def _end(self, error: Exception, company: "Company", status: int) -> int:
         status = exit_status(error, status)
         tell(error, company.rank, alone=not company.orderly)
-        if not company.orderly and company.size > 1:
-            time.sleep(BEFORE_ABORT_SECONDS if company.rank else 0.0)
+        if not (company.orderly and company.clean) and company.size > 1:
+            self._leave_time_to_tell(company)
             company.abort(status)
         return status
+
+    def _leave_time_to_tell(self, company: "Company") -> None:
+        """Let every rank say what happened to it before the job is ended."""
+        if company.orderly:
+            company.meet(BEFORE_ABORT_SECONDS)
+        else:
+            time.sleep(BEFORE_ABORT_SECONDS if company.rank else 0.0)
 
 
 def exit_status(error: Exception, otherwise: int) -> int:

@@ -6,13 +6,19 @@ Guarantees:
 - where several ranks meet an error that nobody foresaw, the lowest one alone raises it,
   so that its traceback is shown once;
 - `orderly` says whether the others know of the end: when it is false, some rank may
-  wait for this one, and only `abort` ends the job.
+  wait for this one, and only `abort` ends the job. So it is when `clean` is false.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from acidmpi.errors import AcidError, DisagreementError, RemoteError
+from acidmpi.errors import (
+    AcidError,
+    DeadlineExceeded,
+    DisagreementError,
+    RemoteError,
+)
 from acidmpi.mpi.collectives import allgather, broadcast, check_same, describe
 
 T = TypeVar("T")
@@ -33,6 +39,8 @@ class Company:
         self.deadline_seconds = deadline_seconds
         self.orderly = False
         """Whether the latest error reached all ranks."""
+        self.clean = True
+        """Whether MPI can be finalised: no operation is left that cannot end."""
 
     def together(self, action: Callable[[], T], patience: float = 1.0) -> T:
         """What `action` returns, once it has succeeded on every rank.
@@ -80,6 +88,11 @@ class Company:
         except DisagreementError:
             self.orderly = True
             raise
+
+    def meet(self, seconds: float) -> None:
+        """Wait until all ranks are here, but not longer than that."""
+        with suppress(DeadlineExceeded):
+            allgather(self.comm, None, seconds, "the end of the others")
 
     def abort(self, status: int) -> None:
         """End all processes of the job at once."""

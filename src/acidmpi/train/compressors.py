@@ -9,6 +9,16 @@ from acidmpi.config.train import TrainConfig
 OPTIONS = ("matrix_rank", "density", "bits", "start_step")
 
 
+def check_compression(config: TrainConfig) -> None:
+    """Raise where a run could not be compressed as asked, before anything is made of it.
+
+    Raises:
+        ConfigError: as `make_compressor`.
+    """
+    if config.method == "allreduce":
+        make_compressor(config)
+
+
 def make_compressor(config: TrainConfig) -> Compressor:
     """The compressor with the options that are given; the others are its own.
 

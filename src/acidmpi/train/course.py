@@ -66,8 +66,13 @@ class Course(Protocol):
         ...
 
     @property
+    def told(self) -> bool:
+        """Whether all ranks know of the end."""
+        ...
+
+    @property
     def clean(self) -> bool:
-        """Whether all ranks know of the end, and no message is left under way."""
+        """Whether MPI can be finalised: no operation was left pending."""
         ...
 
     def __enter__(self) -> Self: ...

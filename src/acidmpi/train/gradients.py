@@ -123,14 +123,24 @@ def usable(gradient: Array, loss: float, nonfinite: str) -> bool:
     Raises:
         NonFiniteError: it is not, and `nonfinite` is `raise`.
     """
-    if np.isfinite(gradient).all() and math.isfinite(loss):
+    if is_finite(gradient, loss):
         return True
     if nonfinite == "raise":
-        raise NonFiniteError(
-            "a gradient must be finite, got NaN or infinity; lower "
-            "--lr, set --clip or use --nonfinite skip"
-        )
+        raise nonfinite_error("this rank")
     return False
+
+
+def is_finite(gradient: Array, loss: float) -> bool:
+    """Whether neither holds NaN or infinity."""
+    return bool(np.isfinite(gradient).all()) and math.isfinite(loss)
+
+
+def nonfinite_error(whose: str) -> NonFiniteError:
+    """The error that says which gradient is NaN or infinite, and what to do."""
+    return NonFiniteError(
+        f"gradients must be finite, but one of {whose} is not finite; lower --lr, set "
+        "--clip or use --nonfinite skip"
+    )
 
 
 def told(loss: float) -> float | None:

@@ -16,6 +16,7 @@ from acidmpi.telemetry.summary import RankFigures
 from acidmpi.train import folder
 from acidmpi.train.archive import Archive
 from acidmpi.train.company import Company
+from acidmpi.train.compressors import check_compression
 from acidmpi.train.course import Course, Trainer
 from acidmpi.train.display import Display
 from acidmpi.train.loop import Loop
@@ -90,6 +91,7 @@ class Session:
         """The task, the work, and the files of the run."""
         company = self._company
         self._config = resolve(self._config, task_defaults(self._config.task))
+        company.together(lambda: check_compression(self._config))
         self._share_cores()
         task = company.together(self._load)
         plan = company.together(
@@ -145,7 +147,8 @@ class Session:
         try:
             loop.run()
         except BaseException:
-            self._company.orderly = trainer.course.clean
+            self._company.orderly = trainer.course.told
+            self._company.clean = trainer.course.clean
             raise
         finally:
             if self._archive is not None:

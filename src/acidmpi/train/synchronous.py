@@ -7,6 +7,9 @@ sum after every k-th step, where k is chosen so that pulses come `PULSE_SECONDS`
 
 Guarantees:
 - every rank leaves at the same step and gives the same reason;
+- a `NonFiniteError` is raised by all ranks at the same step or by none, so that nothing
+  is left under way; after any other error of one rank the others have a `RemoteError`,
+  and what they wait for stays pending;
 - an evaluation on the way works on copies, and changes nothing in the run.
 """
 
@@ -20,24 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acidmpi.clocks import Clock, WallClock
-from acidmpi.compression.protocol import Compressor, Spec, Sum
-from acidmpi.compression.registry import make
-from acidmpi.config.train import TrainConfig
-from acidmpi.errors import AcidError, DeadlineExceeded, PeerFailed
+from acidmpi.compression.protocol import Sum
+from acidmpi.errors import AcidError, DeadlineExceeded, NonFiniteError, PeerFailed
 from acidmpi.mpi.reductions import MPIError
 from acidmpi.parallel.averager import Averager
 from acidmpi.parallel.messages import sent_bytes
 from acidmpi.telemetry.metrics import Metrics
 from acidmpi.telemetry.summary import StopReason
 from acidmpi.train.course import Average, Figures, Scores
+from acidmpi.train.gradients import nonfinite_error
 from acidmpi.train.plan import Plan
+from acidmpi.train.pulse import Pulse
 
 Array = NDArray[Any]
-
-PULSE_SECONDS = 0.1
-"""How long a signal may go unheard; a pulse costs one small sum of all ranks."""
-
-LONGEST_PULSE_STEPS = 4096
 
 TRANSPORT = "host"
 
@@ -96,7 +94,7 @@ class SynchronousCourse:
         self._began = self._clock.now()
         self._pulse = Pulse(self._clock, leads=rank == 0)
         self._steps = 0
-        self._asked = self._stopping = False
+        self._asked = self._stopping = self._complains = False
         self._averaged_bytes, self._averaging_seconds = 0, 0.0
         self._last_words: tuple[int, float] | None = None
         self._failure: BaseException | None = None
@@ -128,7 +126,10 @@ class SynchronousCourse:
         self._failure = error
         self._last_words = self._spoken()
         try:
-            self._held.__exit__(kind, error, traceback)
+            if isinstance(error, NonFiniteError):
+                self._held.close()
+            else:
+                self._held.__exit__(kind, error, traceback)
         except LOST as second:  # the error under way is the one to tell
             self._failure = second
         except AcidError:
@@ -155,9 +156,14 @@ class SynchronousCourse:
         return self._reason
 
     @property
-    def clean(self) -> bool:
+    def told(self) -> bool:
         """Whether all ranks know of the end."""
-        return self._averager.clean and not isinstance(self._failure, LOST)
+        return not isinstance(self._failure, LOST)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is left pending: what other ranks never joined cannot end."""
+        return self._failure is None or isinstance(self._failure, NonFiniteError)
 
     def stop(self) -> None:
         """Ask all ranks to stop at the next pulse."""
@@ -210,9 +216,24 @@ class SynchronousCourse:
         """Replace what differs between ranks by its mean after so many steps; collective.
 
         After the last step it is left to the end, which averages anyway.
+
+        Raises:
+            NonFiniteError: a rank has complained; all raise it.
         """
         if self._steps % steps == 0 and not self.finished:
+            self._hear_complaints()
             self._replace_by_mean([*self._parameters, *self._buffers])
+
+    def complain(self) -> None:
+        """A gradient of this rank is not finite: all ranks raise before they average."""
+        self._complains = True
+
+    def _hear_complaints(self) -> None:
+        told = np.zeros(self._size)
+        told[self._rank] = self._complains
+        self._averager.average([told])
+        if told.any():
+            raise nonfinite_error(f"rank {int(np.argmax(told))}")
 
     def _replace_by_mean(self, arrays: list[Array]) -> None:
         """Average, with what that costs counted."""
@@ -246,6 +267,7 @@ class SynchronousCourse:
         try:
             with self._held:
                 interrupted = self._averager.vote(self._asked or self._stopping)
+                self._hear_complaints()
                 self._distance = self._average_at_last()
                 self._last_words = self._spoken()
         except BaseException as error:
@@ -267,66 +289,5 @@ class SynchronousCourse:
         return self._clock.now() - self._began, float(self._steps), self._steps
 
 
-@final
-class Pulse:
-    """Decides after which steps the ranks ask each other whether to stop.
-
-    One rank's clock leads: its choice travels with the answers as a whole number, whose
-    sum is exact, so that all ranks take the same one.
-
-    Args:
-        clock: of this rank.
-        leads: whether it is this rank's clock that counts.
-    """
-
-    def __init__(self, clock: Clock, *, leads: bool) -> None:
-        self._clock = clock
-        self._leads = leads
-        self._last_step = 0
-        self._last_seconds = clock.now()
-        self._apart = 1
-
-    def due(self, step: int) -> bool:
-        """Whether the ranks meet after this step."""
-        return step - self._last_step >= self._apart
-
-    def beat(self, stop: bool, step: int, averager: Averager) -> bool:
-        """Meet; returns whether any rank wants to stop. Collective."""
-        wish = self._wish(step) if self._leads else 0
-        told = np.array([stop, wish, self._leads], np.float64)
-        averager.average([told])
-        stops, apart, one = told  # each divided by the number of ranks
-        self._apart = round(apart / one)
-        self._last_step, self._last_seconds = step, self._clock.now()
-        return bool(stops > 0)
-
-    def _wish(self, step: int) -> int:
-        """Steps to the next pulse, by this rank's clock; at most twice as many as now."""
-        seconds = max(self._clock.now() - self._last_seconds, 1e-9)
-        steps = int((step - self._last_step) * PULSE_SECONDS / seconds)
-        return max(1, min(steps, 2 * self._apart, LONGEST_PULSE_STEPS))
-
-
 def _squared_distance(a: Array, b: Array) -> float:
     return float(np.sum(np.square(a.astype(np.float64) - b)))
-
-
-def open_averager(
-    comm: Any, config: TrainConfig, specs: Sequence[Spec], compressor: Compressor
-) -> Averager:
-    """An averager with the run's options; collective over `comm`."""
-    return Averager(
-        specs,
-        compressor,
-        comm,
-        bucket_bytes=config.bucket_bytes,
-        seed=config.seed,
-        progress=config.progress,
-        deadline_seconds=config.deadline_seconds,
-    )
-
-
-def open_dense_averager(comm: Any, config: TrainConfig) -> Averager:
-    """An averager for votes and parameters, which is handed no gradients; collective."""
-    nothing = Spec((1,), np.dtype(np.float64))
-    return open_averager(comm, config, [nothing], make("none"))

@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from acidmpi.arrays.torch import FlatModel
 from acidmpi.config.train import TrainConfig
-from acidmpi.errors import NonFiniteError
 from acidmpi.parallel.torch.functions import broadcast_parameters
 from acidmpi.parallel.torch.optimizer import DistributedOptimizer
 from acidmpi.tasks.optimizer import clip_gradients
+from acidmpi.train.averagers import open_dense_averager
 from acidmpi.train.compressors import make_compressor
 from acidmpi.train.course import Average, Scores
 from acidmpi.train.gradients import Network, float_buffers, told
 from acidmpi.train.plan import Plan
-from acidmpi.train.synchronous import SynchronousCourse, open_dense_averager
+from acidmpi.train.synchronous import SynchronousCourse
 
 Array = NDArray[Any]
 
@@ -132,22 +132,14 @@ class LocalSGD:
         self._flat.zero_gradients()
         loss = self._network.backward(rate)
         self._flat.collect_gradients()
-        if self._usable():
+        if self._flat.gradients_finite():
             self._clip()
             self._network.optimizer.step()
+        elif self._config.nonfinite == "raise":
+            self.course.complain()
         self.course.count(told(loss), rate)
         self.course.average_every(self._config.local_steps)
         return loss
-
-    def _usable(self) -> bool:
-        if self._flat.gradients_finite():
-            return True
-        if self._config.nonfinite == "raise":
-            raise NonFiniteError(
-                f"the gradient of {self._flat.first_nonfinite()!r} is not finite in step "
-                f"{self.course.steps + 1}; lower --lr, set --clip or use --nonfinite skip"
-            )
-        return False
 
     def _clip(self) -> None:
         if self._config.clip is not None:

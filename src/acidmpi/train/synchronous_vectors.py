@@ -6,15 +6,18 @@ from numpy.typing import NDArray
 
 from acidmpi.compression.protocol import Spec
 from acidmpi.config.train import TrainConfig
+from acidmpi.train.averagers import open_averager, open_dense_averager
 from acidmpi.train.compressors import make_compressor
 from acidmpi.train.course import Average, Scores
-from acidmpi.train.gradients import MomentumSGD, clipped, told, usable
-from acidmpi.train.plan import Plan
-from acidmpi.train.synchronous import (
-    SynchronousCourse,
-    open_averager,
-    open_dense_averager,
+from acidmpi.train.gradients import (
+    MomentumSGD,
+    clipped,
+    is_finite,
+    nonfinite_error,
+    told,
 )
+from acidmpi.train.plan import Plan
+from acidmpi.train.synchronous import SynchronousCourse
 
 Array = NDArray[Any]
 
@@ -23,8 +26,8 @@ Array = NDArray[Any]
 class AllReduce:
     """Averages the gradients of all ranks in each step; collective over `comm`.
 
-    x stays the same on all ranks, to the last bit. Where gradients that are not finite
-    are skipped, all ranks skip the step together, for which they vote each time.
+    x stays the same on all ranks, to the last bit. Before each step they vote whether all
+    gradients are finite, for a compressor would not forget one that is not.
 
     Args:
         task: a `Quadratic`.
@@ -51,16 +54,20 @@ class AllReduce:
         """One noisy gradient, its mean over ranks, then the update of SGD."""
         loss: float = self._task.loss(self._x)
         gradient = self._task.gradient(self._x, self._task.generator)
-        if self._all_usable(gradient, loss):
+        if self._usable(gradient, loss):
             self._averager.ready(0, gradient)
             self._averager.finish()
             self._x += self._sgd.change(clipped(gradient, self._config.clip), rate)
         self.course.count(told(loss), rate)
         return loss
 
-    def _all_usable(self, gradient: Array, loss: float) -> bool:
-        own = usable(gradient, loss, self._config.nonfinite)
-        return self._config.nonfinite == "raise" or not self._averager.vote(not own)
+    def _usable(self, gradient: Array, loss: float) -> bool:
+        """Whether all ranks' gradients are; or all raise."""
+        if not self._averager.vote(not is_finite(gradient, loss)):
+            return True
+        if self._config.nonfinite == "raise":
+            raise nonfinite_error("some rank")
+        return False
 
     def scores(self) -> Scores:
         """Excess loss at x."""
@@ -104,8 +111,10 @@ class LocalSGD:
         """One noisy gradient and the update of SGD; now and then the average."""
         loss: float = self._task.loss(self._x)
         gradient = self._task.gradient(self._x, self._task.generator)
-        if usable(gradient, loss, self._config.nonfinite):
+        if is_finite(gradient, loss):
             self._x += self._sgd.change(clipped(gradient, self._config.clip), rate)
+        elif self._config.nonfinite == "raise":
+            self.course.complain()
         self.course.count(told(loss), rate)
         self.course.average_every(self._config.local_steps)
         return loss

@@ -207,6 +207,11 @@ class FakeCompany:
 
     def __init__(self, rank, orderly):
         self.rank, self.orderly, self.aborted = rank, orderly, []
+        self.clean = orderly
+        self.met = 0
+
+    def meet(self, seconds):
+        self.met += 1
 
     def abort(self, status):
         self.aborted.append(status)
@@ -219,6 +224,14 @@ def test_a_rank_that_others_wait_for_ends_the_job(capsys, monkeypatch, rank):
     status = cli._Command(None, None)._end(PeerFailed(1, "an answer"), company, 1)
     assert company.aborted == [status] == [1]
     assert "rank 1 failed" in message(capsys)
+
+
+def test_what_cannot_end_is_aborted_once_all_have_told(capsys):
+    company = FakeCompany(1, orderly=True)
+    company.clean = False
+    assert cli._Command(None, None)._end(RemoteError(0, "no file"), company, 1) == 1
+    assert (company.met, company.aborted) == (1, [1])
+    assert capsys.readouterr().err == ""
 
 
 def test_an_orderly_end_does_not_abort(capsys):
