@@ -11,6 +11,7 @@ from torch import nn
 
 from acidmpi.compression.sparse import TopK
 from acidmpi.errors import ConfigError, NonFiniteError
+from acidmpi.parallel.torch import optimizer as module
 from acidmpi.parallel.torch.optimizer import DistributedOptimizer
 from acidmpi.tasks.lean import leave_out_compiler
 
@@ -335,3 +336,19 @@ def test_what_one_bad_gradient_leaves_is_finite(model):
         kept = section["ranks"][0]["reduction"]
         assert kept
         assert all(np.isfinite(np.asarray(array)).all() for array in kept.values())
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_late_hand_over_is_what_keeps_a_skipped_step_out(model, monkeypatch, planted):
+    if planted:
+        monkeypatch.setattr(module, "FORGETFUL", ("topk",))
+    plain = torch.optim.SGD(model.parameters(), lr=0.1)
+    with wrap(plain, compression=TopK(density=0.3), nonfinite="skip") as opt:
+        backward(model)
+        opt.step()
+        opt.zero_grad()
+        before = opt.state_dict()["acidmpi"]["sections"]
+        backward(model, float("inf"))
+        opt.step()
+        assert opt.skipped == 1
+        assert (str(opt.state_dict()["acidmpi"]["sections"]) == str(before)) != planted
