@@ -74,8 +74,9 @@ def assert_means(gradients, specs, step=0):
 
 
 @pytest.mark.parametrize("progress", DRIVERS)
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("bucket_bytes", [0, 1000, 1 << 20])
+@pytest.mark.parametrize(
+    ("dtype", "bucket_bytes"), [("float64", 0), ("float32", 1000), ("float64", 1 << 20)]
+)
 def test_every_rank_gets_the_exact_mean(progress, dtype, bucket_bytes):
     specs = specs_of(*SIZES, dtype=dtype)
     with open_averager(specs, progress=progress, bucket_bytes=bucket_bytes) as averager:
@@ -86,7 +87,7 @@ def test_every_rank_gets_the_exact_mean(progress, dtype, bucket_bytes):
 
 
 def test_types_travel_side_by_side():
-    """Sums of small whole numbers and quarters fit into 16 bits, too."""
+    """Sixteen bits are summed as float32 and rounded once."""
     specs = [
         Spec((size,), np.dtype(dtype))
         for size in (5, 40)
@@ -95,8 +96,9 @@ def test_types_travel_side_by_side():
     with open_averager(specs, bucket_bytes=1 << 20) as averager:
         gradients = run_step(averager, specs)
     for index, (gradient, spec) in enumerate(zip(gradients, specs, strict=True)):
-        exact = mean_of(Spec(spec.shape, np.dtype("float64")), 0, index)
-        assert np.array_equal(gradient, exact.astype(np.float32).astype(spec.dtype))
+        wide = np.dtype("float32") if spec.dtype.itemsize == 2 else spec.dtype
+        mean = mean_of(Spec(spec.shape, wide), 0, index)
+        assert np.array_equal(gradient, mean.astype(spec.dtype))
 
 
 @pytest.mark.parametrize("progress", DRIVERS)
@@ -104,7 +106,7 @@ def test_any_order_and_any_delay_will_do(progress):
     specs = specs_of(*[20] * 12)
     chance = random.Random(RANK)
     with open_averager(specs, progress=progress, bucket_bytes=500) as averager:
-        for step in range(10):
+        for step in range(6):
             order = chance.sample(range(len(specs)), len(specs))
             pause = 2e-3 if (step + RANK) % 3 == 0 else 0.0
             gradients = run_step(averager, specs, step, order, pause)
@@ -132,17 +134,20 @@ def test_gradients_come_from_any_thread():
 class ByReadiness(StepRun):
     """A planted fault: buckets are launched in the order in which they are ready."""
 
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.expected, self.launched = set(range(len(self.buckets))), set()
+
     def advance(self):
-        for bucket, work in enumerate(self._works):
-            if work is None and self._handover.complete(bucket):
-                self._turn[0] += 1
-                self._resume(bucket, 0)
-                return True
-        done = [b for b, p in enumerate(self._pending) if p is not None and p.test()]
-        for bucket in done:
-            self._turn[1] += 1
-            self._resume(bucket, 1)
-        return bool(done)
+        ready = {b for b in self.expected if self._handover.complete(b)}
+        done = {b for b in self.launched if self._pending[b].test()}
+        self.expected -= ready
+        self.launched = (self.launched | ready) - done
+        for stage, buckets in enumerate((ready, done)):
+            for bucket in buckets:
+                self._turn[stage] += 1
+                self._resume(bucket, stage)
+        return bool(ready or done)
 
 
 @several
@@ -235,29 +240,31 @@ def test_several_stages_and_phases(progress):
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 100, 1000, 4099])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_long_sums_are_those_of_numpy_bit_for_bit(monkeypatch, length, dtype):
+def test_long_sums_are_those_of_numpy_bit_for_bit(monkeypatch, dtype):
     monkeypatch.setattr(messages, "LONG_SUM_BYTES", 1)
     monkeypatch.setattr(allreduce, "LARGEST_CHUNK_BYTES", 256)
-    everyone = [
-        np.random.default_rng(rank).standard_normal(length).astype(dtype)
-        for rank in range(SIZE)
-    ]
-    expected = everyone[0]
-    for vector in everyone[1:]:
-        expected = expected + vector
+    lengths = (1, 15, 16, 17, 100, 1000, 4099)
+    everyone = [vectors_of(rank, lengths, dtype) for rank in range(SIZE)]
     comm = COMM.Dup()
     channel = Channel(comm, Traffic())
-    arrays = [everyone[RANK].copy() for _ in range(3)]
+    arrays = [vector.copy() for vector in everyone[RANK]]
     pending = [channel.post(Sum(array)) for array in arrays]
     end = time.monotonic() + 20
     while sum(one.test() for one in pending) < len(pending):
         assert time.monotonic() < end
     comm.Barrier()
     comm.Free()
-    for array in arrays:
+    for array, terms in zip(arrays, zip(*everyone, strict=True), strict=True):
+        expected = terms[0]
+        for term in terms[1:]:
+            expected = expected + term
         assert np.array_equal(array, expected)
+
+
+def vectors_of(rank, lengths, dtype):
+    rng = np.random.default_rng(rank)
+    return [rng.standard_normal(length).astype(dtype) for length in lengths]
 
 
 @pytest.mark.parametrize("progress", DRIVERS)
@@ -265,8 +272,7 @@ def test_large_gradients(progress):
     """Beyond the limit from which sums go in chunks, several at a time."""
     specs = specs_of(400_000, 300_000, 10, dtype="float32")
     with open_averager(specs, progress=progress, bucket_bytes=1 << 20) as averager:
-        for step in range(2):
-            assert_means(run_step(averager, specs, step), specs, step)
+        assert_means(run_step(averager, specs), specs)
 
 
 # Between steps.
@@ -389,6 +395,7 @@ def test_an_error_in_a_compressor_reaches_everyone(progress):
     averager = open_averager(compressor=Stages(fails=LAST), progress=progress)
     specs = specs_of(*SIZES)
     run_step(averager, specs, 0)
+    COMM.Barrier()  # or some would hear of it before the first step is over
     began = time.monotonic()
     error, text = (
         (ZeroDivisionError, "planted")
@@ -405,9 +412,18 @@ def test_an_error_in_a_compressor_reaches_everyone(progress):
 
 
 @several
-@pytest.mark.parametrize("progress", DRIVERS)
-@pytest.mark.parametrize("where", ["finish", "vote", "broadcast", "close"])
-def test_an_error_of_the_caller_reaches_ranks_that_wait(progress, where):
+@pytest.mark.parametrize(
+    ("where", "progress"),
+    [
+        ("finish", "thread"),
+        ("finish", "inline"),
+        ("vote", "thread"),
+        ("broadcast", "inline"),
+        ("close", "thread"),
+        ("close", "inline"),
+    ],
+)
+def test_an_error_of_the_caller_reaches_ranks_that_wait(where, progress):
     specs = specs_of(*SIZES)
     averager = open_averager(specs, progress=progress)
     began = time.monotonic()
@@ -473,14 +489,12 @@ def test_a_rank_that_stands_still_is_given_up(progress):
 
 
 @several
-@pytest.mark.parametrize("what", ["sizes", "compressor", "bucket_bytes", "seed"])
+@pytest.mark.parametrize("what", ["sizes", "compressor"])
 def test_ranks_that_disagree_do_not_start(what):
     odd = RANK == LAST
     options = {
         "sizes": {"specs": specs_of(5, 6 if odd else 7)},
         "compressor": {"compressor": Cast("bfloat16" if odd else "float16")},
-        "bucket_bytes": {"bucket_bytes": 10 if odd else 20},
-        "seed": {"seed": 1 if odd else 0},
     }[what]
     with pytest.raises(DisagreementError):
         open_averager(**options)
