@@ -33,6 +33,11 @@ class Ranks:
 
     def reduce(self, gradients, indices=None, step=None):
         """Replace `gradients[rank][k]`, of parameter `indices[k]`, by the mean."""
+        for _ in self.rounds(gradients, indices, step):
+            pass
+
+    def rounds(self, gradients, indices=None, step=None):
+        """The same, a round of messages at a time: buckets may take turns."""
         indices = range(len(self.specs)) if indices is None else indices
         step = self.step if step is None else step
         self.step = step + 1
@@ -48,6 +53,7 @@ class Ranks:
             if all(message is None for message in messages):
                 return
             replies = self._deliver(messages)
+            yield
 
     def _deliver(self, messages):
         check_alike(messages)

@@ -10,7 +10,13 @@ from acidmpi.compression.protocol import AllToAll, Gather, Spec
 from acidmpi.compression.quantised import QSGD, TernGrad, _squeeze, _stretch
 from acidmpi.errors import ConfigError
 
-ALL = [QSGD(), QSGD(bits=4), QSGD(bits=2), QSGD(bits=4, norm="2"), TernGrad()]
+ALL = [
+    QSGD(block=64),
+    QSGD(bits=4, block=64),
+    QSGD(bits=2, block=64),
+    QSGD(bits=4, norm="2", block=64),
+    TernGrad(),
+]
 
 
 @given(st.sampled_from((2, 4, 8)), st.integers(0, 5), st.integers(0, 2**32))
@@ -26,16 +32,17 @@ def test_whole_numbers_survive_squeezing(bits, rows, seed):
 @pytest.mark.parametrize("compressor", ALL, ids=repr)
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_expectation_is_the_mean_gradient(compressor, size):
-    """The mean of many results is within 5 of its own measured deviations."""
-    steps = 1500
-    rows = np.random.default_rng(1).standard_normal((size, 40)).astype("f4")
-    ranks = Ranks(compressor, [Spec((40,), np.dtype("f4"))], size)
-    results = np.empty((steps, 40))
+    """The mean over many equal blocks is within 5 of its own measured deviations."""
+    blocks, repeats = 600, 10
+    rows = np.random.default_rng(1).standard_normal((size, 64)).astype("f4")
+    ranks = Ranks(compressor, [Spec((64 * blocks,), np.dtype("f4"))], size)
+    results = np.empty((repeats, blocks, 64))
     for result in results:
-        gradients = [[row.copy()] for row in rows]
+        gradients = [[np.tile(row, blocks)] for row in rows]
         ranks.reduce(gradients)
-        result[:] = gradients[0][0]
-    deviation = results.std(axis=0) / np.sqrt(steps)
+        result[:] = gradients[0][0].reshape(blocks, 64)
+    results = results.reshape(-1, 64)
+    deviation = results.std(axis=0) / np.sqrt(len(results))
     error = np.abs(results.mean(axis=0) - rows.mean(axis=0))
     assert (error <= 5 * deviation + 1e-5).all()
     assert (results.std(axis=0) > 0).any()
