@@ -1,4 +1,4 @@
-"""Who advances the loop: politely, at once when something happens, and failing loudly."""
+"""How a worker's compute loop is held, and where a failure of its loop goes."""
 
 import math
 import time
@@ -7,11 +7,6 @@ import pytest
 
 from acidmpi.errors import DeadlineExceeded
 from acidmpi.progress import Pace
-from acidmpi.progress.drivers import (
-    LARGEST_CROWD,
-    LONGEST_SLEEP_SECONDS,
-    longest_sleep,
-)
 from acidmpi.worker.driver import InlineDriver, ThreadDriver
 from acidmpi.worker.ledger import Ledger
 
@@ -42,20 +37,12 @@ class FakeLoop:
         self.ledger.fail(error)
 
 
-def end(loop):
-    loop.ended = True
-
-
 def act(loop):
     loop.activity += 1
 
 
 def fail(loop):
     raise ZeroDivisionError("planted")
-
-
-def hot(loop):
-    return Pace.HOT
 
 
 def thread(script=(), crowd=1.0):
@@ -70,25 +57,6 @@ def inline(script=(), crowd=1.0):
     return loop, ledger, InlineDriver(loop, ledger, crowd)
 
 
-def test_sleeps_are_longer_where_ranks_share_cores():
-    assert longest_sleep(0.5) == longest_sleep(1.0) == LONGEST_SLEEP_SECONDS
-    assert longest_sleep(4.0) == 4 * LONGEST_SLEEP_SECONDS
-    assert longest_sleep(1000.0) == LARGEST_CROWD * LONGEST_SLEEP_SECONDS
-
-
-# The thread.
-
-
-def test_a_thread_runs_until_the_loop_has_ended():
-    loop, _, driver = thread([act, act, end])
-    driver.start()
-    driver.finish()
-    assert loop.looks == 3
-    assert not driver._thread.is_alive()
-    assert driver._thread.daemon
-    driver.finish()  # once more does no harm
-
-
 @pytest.mark.parametrize("make", [thread, inline])
 def test_a_failure_of_the_loop_reaches_the_ledger(make):
     loop, ledger, driver = make([act, fail])
@@ -99,111 +67,12 @@ def test_a_failure_of_the_loop_reaches_the_ledger(make):
     assert ledger.stop_reason == "failed"
 
 
-def looks_during(loop, driver, seconds):
-    driver.start()
-    time.sleep(seconds)
-    looks = loop.looks
-    loop.script = iter([end])
-    driver.finish()
-    return looks
-
-
-@pytest.mark.parametrize("crowd", [1.0, 5.0])
-def test_an_idle_thread_hardly_ever_looks(crowd):
-    loop, _, driver = thread(crowd=crowd)
-    looks = looks_during(loop, driver, 0.4)
-    assert looks < 0.4 / longest_sleep(crowd) + 20
-
-
-class Restless(ThreadDriver):
-    """A planted fault: it never sleeps."""
-
-    def _sleep(self, seconds):
-        pass
-
-
-def test_a_busy_thread_is_found():
-    ledger = Ledger(0, 1, None)
-    loop = FakeLoop(ledger)
-    assert looks_during(loop, Restless(loop, ledger, 1.0, "busy"), 0.2) > 300
-
-
-def test_a_thread_looks_when_something_is_due():
-    loop, _, driver = thread()
-    loop.next = 1e-3
-    assert 5 < looks_during(loop, driver, 0.5) < 500
-
-
-def test_a_thread_does_not_sleep_while_bytes_move():
-    loop, _, driver = thread([hot] * 5000 + [end])
-    began = time.perf_counter()
-    driver.start()
-    driver.finish()
-    assert loop.looks == 5001
-    assert time.perf_counter() - began < 0.5 * 5000 * LONGEST_SLEEP_SECONDS
-
-
-def test_news_make_a_thread_look_again_soon():
-    """After something happened the sleeps are short again; without that they are long."""
-
-    def sleeps(script):
-        _, _, driver = thread([*script, end])
-        slept = []
-        driver._sleep = slept.append
-        driver.start()
-        driver.finish()
-        return slept
-
-    quiet = [lambda loop: None] * 6
-    assert sleeps(quiet) == [50e-6 * 2**k for k in range(6)]
-    with_news = sleeps([*quiet[:3], act, *quiet[:2]])
-    assert with_news == [50e-6, 100e-6, 200e-6, 50e-6, 100e-6]
-
-
-def test_waking_ends_a_sleep_and_the_end_needs_no_other():
-    loop, _, driver = thread(crowd=LARGEST_CROWD)
-    driver._backoff._next = driver._backoff._longest = 30.0
-    driver.start()
-    time.sleep(0.05)
-    loop.script = iter([end])
-    began = time.perf_counter()
-    driver.finish()
-    assert time.perf_counter() - began < 10.0
-
-
 def test_a_thread_holds_the_compute_loop_by_the_ledger():
     _, ledger, driver = thread()
     ledger.count_gradient(None, 0)
     with pytest.raises(DeadlineExceeded, match="1 exchanges were due"):
         driver.wait_for_lag(0, 1.0, 0.01)
     driver.wait_for_lag(1, 1.0, 0.01)
-
-
-def test_polling_a_thread_does_nothing():
-    loop, _, driver = thread([fail])
-    driver.poll()
-    assert loop.looks == 0
-
-
-# The caller.
-
-
-def test_polling_goes_on_until_the_loop_waits_for_others():
-    loop, _, driver = inline([act, hot, hot, act, hot])
-    driver.poll()
-    # Hot steps, then one look after each change finds nothing more.
-    assert 6 <= loop.looks <= 8
-    before = loop.looks
-    driver.poll()
-    assert loop.looks == before + 1
-
-
-def test_the_caller_runs_the_loop_to_its_end():
-    quiet = [lambda loop: None]
-    loop, _, driver = inline([*quiet * 20, act, *quiet * 3, end])
-    driver.start()
-    driver.finish()
-    assert loop.ended
 
 
 def test_a_waiting_caller_sleeps_and_counts_it_as_idle():
