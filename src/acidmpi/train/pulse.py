@@ -3,14 +3,17 @@
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from acidmpi.clocks import Clock
-from acidmpi.parallel.averager import Averager
 
 PULSE_SECONDS = 0.1
 """How long a signal may go unheard; a pulse costs one small sum of all ranks."""
 
 LONGEST_PULSE_STEPS = 4096
+
+Told = NDArray[np.float64]
+"""Whether to stop; from the leader also the steps to the next pulse, and a one."""
 
 
 @final
@@ -36,12 +39,14 @@ class Pulse:
         """Whether the ranks meet after this step."""
         return step - self._last_step >= self._apart
 
-    def beat(self, stop: bool, step: int, averager: Averager) -> bool:
-        """Meet; returns whether any rank wants to stop. Collective."""
+    def ask(self, stop: bool, step: int) -> Told:
+        """What this rank says after `step`, to be averaged over all ranks."""
         wish = self._wish(step) if self._leads else 0
-        told = np.array([stop, wish, self._leads], np.float64)
-        averager.average([told])
-        stops, apart, one = told  # each divided by the number of ranks
+        return np.array([stop, wish, self._leads], np.float64)
+
+    def hear(self, mean: Told, step: int) -> bool:
+        """Take the mean of what all ranks have said; whether any wants to stop."""
+        stops, apart, one = mean
         self._apart = round(apart / one)
         self._last_step, self._last_seconds = step, self._clock.now()
         return bool(stops > 0)

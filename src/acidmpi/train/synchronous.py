@@ -245,7 +245,9 @@ class SynchronousCourse:
         self._averaged_bytes += sum(sent_bytes(Sum(a), self._size) for a in arrays)
 
     def _hear(self) -> None:
-        self._stopping = self._pulse.beat(self._asked, self._steps, self._averager)
+        told = self._pulse.ask(self._asked, self._steps)
+        self._averager.average([told])
+        self._stopping = self._pulse.hear(told, self._steps)
         if self._metrics is not None:
             total = self._steps * self._size
             self._metrics.heartbeat(*self._stamp(), total, None, None)
