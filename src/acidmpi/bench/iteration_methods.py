@@ -31,6 +31,9 @@ from acidmpi.parallel.torch.optimizer import DistributedOptimizer
 ALIASES = {"ssgd": "none", "sign": "signvote"}
 """Names of the literature that the registry calls differently."""
 
+SEVERAL = "several"
+"""In the place of a method's name: look at `methods`."""
+
 TAKEN = {
     **dict.fromkeys(LOW_RANK, ("matrix_rank", "start_step")),
     **dict.fromkeys(("topk", "randomk", "randomblock"), ("density",)),
@@ -134,7 +137,7 @@ def chosen(options: IterationOptions) -> list[str]:
     Raises:
         ConfigError: an unknown name, or too short a warm-up for a method.
     """
-    text = options.methods if options.method is None else options.method
+    text = options.methods if options.method == SEVERAL else options.method
     names = [name.strip() for name in text.split(",")]
     for name in names:
         _known(name)
@@ -228,12 +231,19 @@ def contestant(
 
 
 def _ddp(name: str, module: nn.Module, options: IterationOptions) -> nn.Module:
+    """Torch's wrapper; with its hook in one bucket.
+
+    The hook sends a bucket's second message from a callback, so several buckets would
+    send theirs in an order that differs between ranks, which gloo takes as one sequence.
+    """
+    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    bucket_bytes = options.bucket_bytes if name == DDP else 2 * size
     with warnings.catch_warnings():
         # Newer versions of torch call the option by another name.
         warnings.simplefilter("ignore", FutureWarning)
         wrapped = DistributedDataParallel(
             module,
-            bucket_cap_mb=options.bucket_bytes / (1 << 20),
+            bucket_cap_mb=bucket_bytes / (1 << 20),
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )

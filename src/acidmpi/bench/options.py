@@ -176,12 +176,12 @@ class IterationOptions:
     """resnet18, 34, 50, 101, 152, bert-tiny, bert-base, bert-large, or a classifier of
     torchvision."""
 
-    method: str | None = None
+    method: str = "several"
     """ssgd, powersgd, acpsgd, topk, sign or another compressor's name; none: without
-    communication; ddp, ddp-powersgd: torch's own. Short for --methods with one name."""
+    communication; ddp, ddp-powersgd: torch's own; several: those of --methods."""
 
     methods: str = "ssgd,powersgd,acpsgd"
-    """Several of these, with commas between them; they take turns."""
+    """Such names, with commas between them; they take turns."""
 
     rivals: bool = True
     """Add no communication and ddp, and ddp-powersgd where a low-rank method is

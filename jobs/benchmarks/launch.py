@@ -1,0 +1,117 @@
+"""How ranks are started: by Open MPI, MPICH or Slurm, here or on the hosts of a file."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from acidmpi.config.options import did_you_mean
+from acidmpi.errors import ConfigError
+
+OPEN_MPI, MPICH, SLURM = "Open MPI", "MPICH", "Slurm"
+
+ONE_MACHINE = {
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "PRTE_MCA_hwloc_default_binding_policy": "none",
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+}
+"""More ranks than cores are welcome where no hosts are given."""
+
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where ranks run; the fields are the keys of jobs/cluster.toml."""
+
+    hosts: tuple[str, ...] = ()
+    python: str = sys.executable
+    interface: str = ""
+    threads: int = 1
+
+
+def read_cluster(path: Path | None) -> Cluster:
+    """The cluster that a file describes; without one: this machine."""
+    if path is None:
+        return Cluster()
+    given = tomllib.loads(path.read_text())
+    refuse_unknown(given, [field.name for field in fields(Cluster)], str(path))
+    return Cluster(**{**given, "hosts": tuple(given.get("hosts", ()))})
+
+
+def refuse_unknown(given, known, where):
+    for key in given:
+        if key not in known:
+            hint = did_you_mean(key, known) or f"; known: {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+
+
+def launcher(slurm: bool) -> str:
+    """Which program starts ranks."""
+    if slurm:
+        return SLURM
+    if shutil.which("mpiexec") is None:
+        raise ConfigError(
+            "no mpiexec on PATH; activate the environment, or use --slurm"
+        )
+    version = subprocess.run(
+        ["mpiexec", "--version"], capture_output=True, text=True, check=False
+    )
+    said = (version.stdout + version.stderr).lower()
+    return (
+        OPEN_MPI if any(n in said for n in ("open mpi", "openrte", "prte")) else MPICH
+    )
+
+
+def command(kind: str, cluster: Cluster, ranks: int, arguments: list[str]) -> list[str]:
+    """What to run so that `python arguments…` runs on so many ranks."""
+    program = [cluster.python, *arguments]
+    return [*_START[kind](cluster, ranks), *program]
+
+
+def _open_mpi(cluster: Cluster, ranks: int) -> list[str]:
+    found = ["mpiexec", "-n", str(ranks)]
+    if cluster.hosts:
+        found += ["--host", ",".join(cluster.hosts)]
+        # Variables do not travel to other hosts unless they are named.
+        names = sorted(n for n in variables(OPEN_MPI, cluster) if "_MCA_" not in n)
+        found += [word for name in names for word in ("-x", name)]
+    return found
+
+
+def _mpich(cluster: Cluster, ranks: int) -> list[str]:
+    found = ["mpiexec", "-n", str(ranks)]
+    if cluster.hosts:
+        found += ["-hosts", ",".join(cluster.hosts)]
+    if cluster.interface:
+        found += ["-iface", cluster.interface]
+    return found
+
+
+def _slurm(cluster: Cluster, ranks: int) -> list[str]:
+    found = ["srun", f"--ntasks={ranks}", "--kill-on-bad-exit=1"]
+    if cluster.hosts:
+        names = ",".join(host.partition(":")[0] for host in cluster.hosts)
+        found.append(f"--nodelist={names}")
+    return found
+
+
+_START = {OPEN_MPI: _open_mpi, MPICH: _mpich, SLURM: _slurm}
+
+
+def variables(kind: str, cluster: Cluster) -> dict[str, str]:
+    """What the environment of the ranks needs beside what it has."""
+    found = {"OMP_NUM_THREADS": str(cluster.threads)}
+    if cluster.interface:
+        found |= {
+            "OMPI_MCA_btl_tcp_if_include": cluster.interface,
+            "GLOO_SOCKET_IFNAME": cluster.interface,
+        }
+    if kind == OPEN_MPI and os.geteuid() == 0:
+        found |= AS_ROOT
+    if kind == OPEN_MPI and not cluster.hosts:
+        found |= {k: v for k, v in ONE_MACHINE.items() if k not in os.environ}
+    return found
