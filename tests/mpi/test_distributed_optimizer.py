@@ -448,6 +448,19 @@ def test_a_loaded_run_goes_on_bit_for_bit():
 
 
 @pytest.mark.skipif(SIZE == 1, reason="there must be another rank")
+def test_one_ranks_checkpoint_is_good_for_all_if_nothing_is_remembered():
+    for compression, good in [(NoCompression(), True), (TopK(), False)]:
+        _, opt, *_ = pair(compression=compression)
+        with opt:
+            state = broadcast_object(opt.state_dict(), COMM, LAST)
+            if good or RANK == LAST:
+                opt.load_state_dict(state)
+            else:
+                with pytest.raises(ConfigError, match=rf"fits rank {LAST} of {SIZE}"):
+                    opt.load_state_dict(state)
+
+
+@pytest.mark.skipif(SIZE == 1, reason="there must be another rank")
 def test_an_error_of_one_rank_ends_all():
     ours, opt, *_ = pair()
 

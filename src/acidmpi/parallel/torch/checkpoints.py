@@ -39,10 +39,15 @@ def entry(
     return {"schema": SCHEMA, "sections": described}
 
 
-def restore(synchroniser: Synchroniser, saved: dict[str, Any]) -> None:
+def restore(synchroniser: Synchroniser, saved: dict[str, Any], forgetful: bool) -> None:
     """Go on from an entry; collective.
 
     Parameters are divided into sections as they were then.
+
+    Args:
+        synchroniser: of the optimizer.
+        saved: the entry.
+        forgetful: the compressor remembers nothing: one rank's state is good for all.
 
     Raises:
         ConfigError: it is of other parameters or of another version.
@@ -59,7 +64,7 @@ def restore(synchroniser: Synchroniser, saved: dict[str, Any]) -> None:
         synchroniser.divide(partition)
     for section, old in zip(synchroniser.sections, saved["sections"], strict=True):
         ranks = _to_arrays(old["ranks"])
-        whole = len(ranks) == ranks[0]["size"]
+        whole = forgetful or len(ranks) == ranks[0]["size"]
         section.averager.load_state_dict(ranks if whole else ranks[0])
 
 

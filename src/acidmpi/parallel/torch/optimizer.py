@@ -105,6 +105,7 @@ class DistributedOptimizer(Optimizer):
             _check_options(compression, nonfinite)
             names = Names(optimizer, named_parameters)
             rank, size = comm.rank, comm.size
+        forgetful = compression.name in FORGETFUL
         synchroniser = Synchroniser(
             names,
             partial(
@@ -120,13 +121,14 @@ class DistributedOptimizer(Optimizer):
             rank,
             size,
             nonfinite,
-            nonfinite == "raise" or compression.name in FORGETFUL,
+            nonfinite == "raise" or forgetful,
         )
         # One dictionary for both: load_state_dict replaces state and groups, and whoever
         # holds the plain optimizer, as an older scheduler does, must see the new ones.
         self.__dict__ = vars(optimizer)
         self._acidmpi = synchroniser
         self._nonfinite = nonfinite
+        self._forgetful = forgetful
         self._may_synchronise = True
         # Asks a GradScaler to call step() even if it has found an infinity.
         self._step_supports_amp_scaling = True
@@ -263,7 +265,8 @@ class DistributedOptimizer(Optimizer):
         synchroniser = self._synchroniser
         super().load_state_dict(state_dict)
         if checkpoints.KEY in state_dict:
-            checkpoints.restore(synchroniser, state_dict[checkpoints.KEY])
+            saved = state_dict[checkpoints.KEY]
+            checkpoints.restore(synchroniser, saved, self._forgetful)
         synchroniser.begin()
 
     def statistics(self) -> ParallelStatistics:

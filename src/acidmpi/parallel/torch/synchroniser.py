@@ -147,6 +147,9 @@ class Synchroniser:
         Args:
             error: what ends this rank instead; it is told to all.
         """
+        if error is not None:
+            for section in self.sections:
+                section.averager.fail(error)
         with ExitStack() as stack:
             for section in self.sections:
                 stack.callback(section.averager.close, error)
