@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from acidmpi.errors import ConfigError
-from acidmpi.worker.participant import make_options
 from acidmpi.worker.options import WorkerOptions
+from acidmpi.worker.participant import make_options
 
 INFINITE, NAN = float("inf"), float("nan")
 BAD = {
