@@ -93,6 +93,11 @@ class HorovodOptimizer(own_optimizer.DistributedOptimizer):
             ours.passes.begin()
             self._finish()
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear all gradients, and count backward passes anew."""
+        super().zero_grad(set_to_none)
+        self._horovod.passes.begin()
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, as torch does; on all ranks."""
         super().add_param_group(param_group)
