@@ -11,6 +11,9 @@ from acidmpi.compression.packing import narrow, widen
 from acidmpi.compression.protocol import Array
 from acidmpi.errors import ConfigError
 
+BAND_ELEMENTS = 1 << 20
+"""Of a matrix that is changed while no other Python thread can run: some milliseconds."""
+
 
 class Cell(NamedTuple):
     """One matrix and its gradient."""
@@ -111,12 +114,23 @@ class Parcel:
 def subtract_product(matrix: Array, left: Array, right: Array) -> None:
     """`matrix -= left @ right.T`, in one pass.
 
-    BLAS adds to what is there, which NumPy's own product cannot. All three are C
-    contiguous and of one type, float32 or float64: anything else would be copied, and
-    the result lost.
+    BLAS adds to what is there, which NumPy's own product cannot. SciPy keeps the
+    interpreter to itself in the meantime, so large matrices are cut into bands.
+
+    Args:
+        matrix: changed in place.
+        left: as many rows as `matrix`.
+        right: as many rows as `matrix` has columns. All three are C contiguous and of one
+            type, float32 or float64: anything else would be copied, the result lost.
     """
     multiply = sgemm if matrix.dtype == np.float32 else dgemm
-    multiply(-1.0, right.T, left.T, 1.0, matrix.T, trans_a=1, overwrite_c=1)
+    rows, columns = matrix.shape
+    height = max(1, BAND_ELEMENTS // columns)
+    for start in range(0, rows, height):
+        band = slice(start, start + height)
+        multiply(
+            -1.0, right.T, left[band].T, 1.0, matrix[band].T, trans_a=1, overwrite_c=1
+        )
 
 
 def write_product(left: Array, right: Array, out: Array) -> None:
