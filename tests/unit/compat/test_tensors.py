@@ -1,0 +1,79 @@
+"""Tensors to arrays and back."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acidmpi.compat.horovod.works import scaled, split_lengths
+from acidmpi.compat.tensors import data, from_data, like, numbers, row_bytes
+from acidmpi.compat.unsupported import UnsupportedError
+from acidmpi.errors import ConfigError
+
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+]
+SHAPES = [(), (3,), (0, 2), (2, 3, 4)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_there_and_back(dtype, shape):
+    tensor = (torch.arange(24).reshape(2, 3, 4) % 2).to(dtype)
+    tensor = tensor.flatten()[: int(np.prod(shape))].reshape(shape)
+    for mine in (tensor, tensor.T if tensor.dim() == 2 else tensor):
+        for back in (like(numbers(mine), mine), from_data(data(mine), mine)):
+            assert back.dtype is dtype
+            assert back.shape == mine.shape
+            assert torch.equal(back, mine)
+
+
+def test_arrays_are_copies():
+    tensor = torch.zeros(3)
+    numbers(tensor)[:] = 1
+    data(tensor)[:] = 1
+    assert tensor.tolist() == [0, 0, 0]
+
+
+def test_narrow_numbers_become_wide():
+    assert numbers(torch.ones(2, dtype=torch.bfloat16)).dtype == np.float32
+    assert numbers(torch.ones(2, dtype=torch.float16)).dtype == np.float32
+    assert numbers(torch.ones(2, dtype=torch.bool)).dtype == np.uint8
+
+
+def test_rows():
+    tensor = torch.zeros(5, 3, 2, dtype=torch.float16)
+    assert row_bytes(tensor) == 12
+    longer = from_data(np.zeros(7 * 12, np.uint8), tensor, 7)
+    assert longer.shape == (7, 3, 2)
+
+
+def test_sparse_tensors_are_refused():
+    with pytest.raises(UnsupportedError, match="to_dense"):
+        numbers(torch.ones(2).to_sparse())
+
+
+@given(st.integers(-(2**40), 2**40), st.floats(-4, 4))
+def test_integers_are_cut_off_towards_zero(value, factor):
+    assert scaled(np.array([value]), factor)[0] == int(value * factor)
+
+
+def test_splits():
+    assert split_lengths(torch.zeros(6, 2), None, 3) == [2, 2, 2]
+    assert split_lengths(torch.zeros(6), torch.tensor([1, 0, 5]), 3) == [1, 0, 5]
+
+
+@pytest.mark.parametrize(
+    ("length", "splits"),
+    [(7, None), (6, [1, 2]), (6, [1, 2, 4]), (6, [-1, 3, 4])],
+)
+def test_splits_that_make_no_sense(length, splits):
+    with pytest.raises(ConfigError, match="splits"):
+        split_lengths(torch.zeros(length), splits, 3)
