@@ -158,8 +158,9 @@ class LowRankReduction:
             subtract_product(matrix, factors[Kind.LEFT], factors[Kind.RIGHT])
 
     def _finish(self, cell: Cell, factors: dict[Kind, Array]) -> None:
+        """Keep copies of the factors: views would keep whole messages."""
         for kind, factor in factors.items():
-            self._factors[kind][cell.parameter] = factor
+            self._factors[kind][cell.parameter] = factor.copy()
         write_product(factors[Kind.LEFT], factors[Kind.RIGHT], cell.gradient)
 
     def _draw_again(self, bucket: Bucket, step: int) -> None:
