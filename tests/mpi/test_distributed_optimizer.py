@@ -338,6 +338,21 @@ def test_delays_in_the_backward_pass_stop_nobody(progress):
         assert_close(ours, alone)
 
 
+def test_every_rank_may_come_along_in_an_order_of_its_own():
+    chance = np.random.default_rng(RANK)
+    held = nn.ParameterList([torch.zeros(k + 1) for k in range(6)])
+    opt = wrap(held, torch.optim.SGD(held.parameters(), lr=1.0), bucket_bytes=12)
+    with opt:
+        for _ in range(STEPS):
+            opt.zero_grad()
+            for k in chance.permutation(6):
+                (held[k].sum() * (k + RANK)).backward()
+            opt.step()
+    for k, p in enumerate(held):
+        expected = -STEPS * np.float32(k + (SIZE - 1) / 2)
+        np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-6)
+
+
 def test_two_optimizers_train_two_models_by_one_loss():
     models, alone = [network(1), network(2)], [network(1), network(2)]
     make = OPTIMIZERS["momentum"]
@@ -447,6 +462,23 @@ def test_a_loaded_run_goes_on_bit_for_bit():
             assert flat(loaded.state_dict()) == flat(straight.state_dict())
 
 
+def test_a_run_goes_on_with_another_number_of_ranks():
+    compression = TopK(density=0.3)
+    ours, opt, *_ = pair(compression=compression, comm=MPI.COMM_SELF)
+    with opt:
+        loss_of(ours, 0, 0).backward()
+        opt.step()
+        state = saved(opt.gather_state_dict())
+    ours, opt, *_ = pair(compression=compression)
+    with opt:
+        opt.load_state_dict(state)
+        loss_of(ours, 0, RANK).backward()
+        opt.step()
+        [section] = opt.state_dict()["acidmpi"]["sections"]
+        assert section["ranks"][0]["step"] == 2
+    assert_same_everywhere(ours)
+
+
 @pytest.mark.skipif(SIZE == 1, reason="there must be another rank")
 def test_one_ranks_checkpoint_is_good_for_all_if_nothing_is_remembered():
     for compression, good in [(NoCompression(), True), (TopK(), False)]:
@@ -538,6 +570,13 @@ def test_broadcast_parameters(root):
     strided = torch.full((3, 4), float(RANK)).t()[::2]
     broadcast_parameters([("strided", strided)], COMM, LAST)
     assert (strided == LAST).all()
+
+
+@pytest.mark.skipif(SIZE == 1, reason="one rank agrees with itself")
+def test_broadcast_needs_equal_models():
+    model = nn.Linear(2, 3 if RANK == LAST else 2)
+    with pytest.raises(DisagreementError, match="weight = float32"):
+        broadcast_parameters(model.state_dict(), COMM)
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "Adagrad", "LBFGS", "Rprop", "NAdam"])
