@@ -5,11 +5,14 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from mpi4py import MPI
 from support import train_command
 from support.train_command import finished, only_rank_0_says, records_of, summary_of
+from torch import nn
 
 from acidmpi.config.train import TrainConfig
+from acidmpi.tasks.classification import ClassificationTask
 from acidmpi.tasks.quadratic import Quadratic
 from acidmpi.tasks.registry import task_defaults
 from acidmpi.telemetry.summary import FIELDS
@@ -94,6 +97,31 @@ def check_records(folder, rank, steps):
     ]
     gradients = [record for record in records if record["kind"] == "gradient"]
     assert [g["time"] for g in gradients] == list(range(1, steps + 1))
+
+
+@pytest.fixture
+def normalised(monkeypatch):
+    """A network with batch normalisation, in the place of the task's own."""
+
+    def make_model(self):
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+
+    monkeypatch.setattr(ClassificationTask, "make_model", make_model)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_statistics_of_normalisation_are_averaged(
+    run, folder, method, trainers, normalised
+):
+    every = ["--epochs", "1", "--evaluate-every", "0.4", "--progress", "inline"]
+    finished(run(*SHORT, *every, "--method", method, "--output", folder))
+    scores = [r for r in records_of(folder, 0) if r["kind"] == "evaluation"]
+    assert len(scores) == 3
+    assert scores[0]["test_loss"] > scores[-1]["test_loss"]
+    same_everywhere(trainers[0])
+    _, normalisation, _ = trainers[0]._network.model
+    assert normalisation.running_var.mean() != 1.0
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,17 @@ def test_the_table_has_the_figures_that_people_ask_for(archive):
     assert rows["folder"] == "runs/x"
 
 
+def test_the_table_of_ranks_in_step_has_no_exchanges(tmp_path):
+    config = TrainConfig(method="allreduce", compression="topk")
+    clock = ManualClock(0.0)
+    archive = Archive(config, RunFolder(tmp_path), 3, clock, 0.0)
+    run = archive.figures(STATISTICS, "finished")
+    assert (run.compression, run.topology, run.comm_rate) == ("topk", None, None)
+    rows = dict(result_rows(run, [rank_figures(STATISTICS)] * 3, "runs/x"))
+    assert rows["run"].endswith("allreduce with compression topk")
+    assert not [name for name in rows if "exchange" in name]
+
+
 def test_the_table_of_one_rank_that_learned_nothing(archive):
     run = archive.figures(STATISTICS, "interrupted")
     rows = dict(result_rows(run, [rank_figures(STATISTICS)], "runs/x"))

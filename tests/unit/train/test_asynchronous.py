@@ -1,5 +1,8 @@
 """Trainers: momentum SGD on a vector as the recipe says, NaN raised or left out."""
 
+from dataclasses import fields
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from acidmpi.errors import NonFiniteError
 from acidmpi.tasks.registry import load_task, task_defaults
 from acidmpi.train import asynchronous
 from acidmpi.train.asynchronous import VectorTrainer, worker_options
+from acidmpi.train.course import Figures
 from acidmpi.train.plan import make_plan, resolve
 from acidmpi.worker.options import WorkerOptions
 
@@ -127,3 +131,21 @@ def test_the_quadratic_gets_better(monkeypatch):
     for _ in range(200):
         trainer.step(0.02)
     assert trainer.scores()[0] < 0.1 * before
+
+
+def test_the_course_passes_on_what_the_worker_tells(monkeypatch):
+    trainer = trainer_for(Bowl(), monkeypatch)
+    worker, course = trainer._worker, trainer.course
+    told = {field.name: number for number, field in enumerate(fields(Figures))}
+    worker.statistics = lambda: SimpleNamespace(**told, repeated_pairs=0.5)
+    assert course.statistics() == Figures(**told)
+    for clean in (True, False):
+        worker.clean = clean
+        assert (course.clean, course.told) == (clean, clean)
+    errors = []
+    worker.close = errors.append
+    with course:
+        pass
+    with pytest.raises(ZeroDivisionError), course:
+        raise ZeroDivisionError
+    assert [type(error) for error in errors] == [type(None), ZeroDivisionError]

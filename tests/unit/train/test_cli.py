@@ -21,6 +21,7 @@ from acidmpi.errors import (
     RemoteError,
 )
 from acidmpi.tasks.quadratic import Quadratic
+from acidmpi.telemetry.summary import FIELDS
 from acidmpi.train import cli, session
 from acidmpi.train.cli import exit_status, main, tell
 
@@ -88,6 +89,7 @@ def test_help_tells_the_exit_statuses_and_is_told_once(capsys, monkeypatch):
         (["--comm-rat", "1"], "did you mean '--comm-rate'?"),
         (["--lr", "fast"], "--lr must be a number"),
         (["--resume"], "unknown option --resume"),
+        (["--compression", "topk"], "--compression is for --method allreduce"),
         (["--config", "/nowhere/run.toml"], "/nowhere/run.toml"),
     ],
 )
@@ -107,6 +109,10 @@ def test_an_unknown_key_names_the_nearest(capsys, tmp_path):
     ("arguments", "text"),
     [
         (["--task", "cifar10"], "needs `data_dir`"),
+        (["--task", "mnist"], "needs `data_dir`"),
+        (["--method", "allreduce", "--compression", "topkk"], "got 'topkk'"),
+        (["--method", "allreduce", "--density", "0.1"], "got density"),
+        (["--method=allreduce", "--compression=topk", "--bits=3"], "got bits"),
         (["--task", "cifar10", "--data-dir", "/nowhere"], "/nowhere"),
         (["--model", "transformer"], "unknown model 'transformer'"),
         (["--task", "quadratic", "--model", "mlp"], "has no model"),
@@ -153,6 +159,18 @@ def test_the_written_configuration_starts_the_same_run(capsys, tmp_path):
     assert run(*again, "--output", second) == cli.FINISHED
     ends = [json.loads((p / "summary.json").read_text()) for p in (first, second)]
     assert ends[0]["test_loss"] == ends[1]["test_loss"]
+
+
+@pytest.mark.parametrize("method", ["allreduce", "localsgd"])
+def test_a_run_in_step_leaves_its_folder_complete(capsys, tmp_path, method):
+    assert run(*QUADRATIC, "--method", method, "--output", tmp_path) == cli.FINISHED
+    assert "exchange" not in capsys.readouterr().out
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary) == list(FIELDS)
+    assert (summary["stop_reason"], summary["gradients"]) == ("finished", [200])
+    assert (summary["pairing"], summary["topology"], summary["chi_1"]) == (None,) * 3
+    again = ["--config", tmp_path / "config.toml", "--output", tmp_path / "again"]
+    assert run(*again) == cli.FINISHED
 
 
 def test_an_unforeseen_error_shows_its_traceback_once(capsys, tmp_path, monkeypatch):
@@ -258,14 +276,15 @@ def test_only_rank_0_tells_an_error_that_all_know(capsys):
     assert "rank 3 cannot go on: no file" in capsys.readouterr().err
 
 
-def test_the_quadratic_never_imports_torch(tmp_path):
+@pytest.mark.parametrize("method", ["a2cid2", "allreduce", "localsgd"])
+def test_the_quadratic_never_imports_torch(tmp_path, method):
     program = """
 import sys
 sys.modules["torch"] = None
 from acidmpi.train.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-    done = python(program, *QUADRATIC, "--output", tmp_path)
+    done = python(program, *QUADRATIC, "--method", method, "--output", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert "torch" not in summary["versions"]

@@ -77,3 +77,13 @@ def test_patience_stretches_the_deadline(company, monkeypatch):
     monkeypatch.setattr(module, "allgather", allgather)
     company.together(lambda: 7, patience=3.0)
     assert seen == [90.0]
+
+
+def test_ranks_meet_or_give_up(company, monkeypatch):
+    company.meet(1.0)
+
+    def late(*arguments):
+        raise DeadlineExceeded("nobody came")
+
+    monkeypatch.setattr(module, "allgather", late)
+    company.meet(1.0)
