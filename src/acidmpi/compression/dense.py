@@ -7,10 +7,11 @@ from typing import Literal
 import numpy as np
 
 from acidmpi.arrays import bfloat16
+from acidmpi.compression.codecs import Moment, dealt
 from acidmpi.compression.options import check_choice
 from acidmpi.compression.packing import half, widen
 from acidmpi.compression.protocol import Array, Place, Reduction, Spec, State, Work
-from acidmpi.compression.reductions import Dense, Moment, TwoPhase, dealt
+from acidmpi.compression.reductions import Dense, TwoPhase
 
 CastName = Literal["float16", "bfloat16"]
 
@@ -66,19 +67,19 @@ class SixteenBits:
         self._dtype = np.dtype(np.float16 if dtype == "float16" else np.uint16)
 
     def columns(self, size: int, ranks: int) -> int:
-        """See `reductions.RowCodec`; a row is whole words of 4 bytes."""
+        """See `codecs.RowCodec`; a row is whole words of 4 bytes."""
         return dealt(size, ranks, 2)
 
     def encode(self, rows: Array, valid: int, moment: Moment) -> Array:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         return self._encode(rows).view(np.uint16)
 
     def decode(self, code: Array, columns: int, dtype: np.dtype[np.floating]) -> Array:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         return widen(code.view(self._dtype)).astype(dtype, copy=False)
 
     def row_bytes(self, columns: int, itemsize: int) -> int:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         return 2 * columns
 
 

@@ -12,10 +12,11 @@ from typing import Literal
 import numpy as np
 
 from acidmpi.arrays.namespace import namespace_of
+from acidmpi.compression.codecs import Layout, Moment, dealt
 from acidmpi.compression.options import check_choice, check_multiple
 from acidmpi.compression.packing import as_bytes, bit_bytes, pack_bits, unpack_bits
 from acidmpi.compression.protocol import Array, Place, Reduction, Spec
-from acidmpi.compression.reductions import Gathered, Layout, Moment, TwoPhase, dealt
+from acidmpi.compression.reductions import Gathered, TwoPhase
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class _LevelRows:
         self._largest = 2 ** (options.bits - 1) - 1
 
     def columns(self, size: int, ranks: int) -> int:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         columns, block = dealt(size, ranks, 32), self._options.block
         return columns if columns <= block else dealt(size, ranks, block)
 
     def encode(self, rows: Array, valid: int, moment: Moment) -> Array:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         width = min(self._options.block, rows.shape[1])
         blocks = rows.reshape(len(rows), -1, width)
         norms = self._norms(blocks)
@@ -74,7 +75,7 @@ class _LevelRows:
         return np.hstack([norms.view(np.uint8), _squeeze(whole, self._options.bits)])
 
     def decode(self, code: Array, columns: int, dtype: np.dtype[np.floating]) -> Array:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         width = min(self._options.block, columns)
         head = columns // width * dtype.itemsize
         norms = np.ascontiguousarray(code[:, :head]).view(dtype)
@@ -84,7 +85,7 @@ class _LevelRows:
         return blocks.reshape(len(code), columns)
 
     def row_bytes(self, columns: int, itemsize: int) -> int:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         blocks = columns // min(self._options.block, columns)
         return blocks * itemsize + columns * self._options.bits // 8
 
@@ -144,7 +145,7 @@ class _Ternary:
     """Scales of all parameters, then bits of those above zero, and of those below."""
 
     def encode(self, values: Array, layout: Layout, moment: Moment) -> Array:
-        """See `reductions.Codec`."""
+        """See `codecs.Codec`."""
         magnitude = namespace_of(values).abs(values)
         parts = layout.segments
         scales = np.array([magnitude[part].max() for part in parts], values.dtype)
@@ -156,7 +157,7 @@ class _Ternary:
         return as_bytes(scales, pack_bits(above), pack_bits(below))
 
     def add(self, code: Array, out: Array, layout: Layout, weight: float) -> None:
-        """See `reductions.Codec`."""
+        """See `codecs.Codec`."""
         parts = layout.segments
         head, plane = len(parts) * out.itemsize, bit_bytes(layout.size)
         scales = code[:head].view(out.dtype) * weight
@@ -167,5 +168,5 @@ class _Ternary:
             out[part] += signs[part] * out.dtype.type(scale)
 
     def code_bytes(self, layout: Layout, itemsize: int) -> int:
-        """See `reductions.Codec`."""
+        """See `codecs.Codec`."""
         return len(layout.segments) * itemsize + 2 * bit_bytes(layout.size)

@@ -15,15 +15,14 @@ Whoever drives a reduction lets ranks vote before it begins.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
-from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from acidmpi.arrays.flat import wide_dtype
 from acidmpi.arrays.namespace import namespace_of
+from acidmpi.compression.codecs import Codec, Layout, Moment, RowCodec, layout_of
 from acidmpi.compression.feedback import Memory, size_of
-from acidmpi.compression.packing import narrow, pack, padded, round_up, unpack, widen
+from acidmpi.compression.packing import narrow, pack, padded, unpack, widen
 from acidmpi.compression.protocol import (
     AllToAll,
     Array,
@@ -34,106 +33,6 @@ from acidmpi.compression.protocol import (
     Sum,
     Work,
 )
-from acidmpi.errors import ConfigError
-
-LARGEST_BUCKET = 2**31 - 1
-"""Elements; positions travel as int32."""
-
-
-class Moment(NamedTuple):
-    """One bucket at one step: all that chance may depend on.
-
-    Generators are keyed, not carried on: what is drawn does not depend on the order in
-    which buckets come, and nothing about it has to be saved.
-    """
-
-    place: Place
-    step: int
-    indices: tuple[int, ...]
-    stage: int = 0
-    """Messages of this bucket that went before: each draws anew."""
-
-    def shared(self, index: int) -> np.random.Generator:
-        """Draws alike on all ranks, for one parameter."""
-        return self._generator(0, index)
-
-    def own(self) -> np.random.Generator:
-        """Draws differently on each rank, for the bucket."""
-        return self._generator(1 + self.place.rank, self.indices[0])
-
-    def _generator(self, stream: int, index: int) -> np.random.Generator:
-        seed = self.place.seed % 2**64
-        return np.random.default_rng((seed, stream, self.step, index, self.stage))
-
-
-class Layout(NamedTuple):
-    """Where the parameters of a bucket lie."""
-
-    bounds: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Elements of the bucket."""
-        return self.bounds[-1]
-
-    @property
-    def segments(self) -> list[slice]:
-        """One for each parameter that has elements."""
-        return [slice(a, b) for a, b in pairwise(self.bounds) if b > a]
-
-
-def layout_of(sizes: Sequence[int]) -> Layout:
-    """Parameters of these sizes, one behind the other.
-
-    Raises:
-        ConfigError: they are too many elements for one bucket.
-    """
-    bounds = tuple(accumulate(sizes, initial=0))
-    if bounds[-1] > LARGEST_BUCKET:
-        raise ConfigError(
-            f"a bucket holds at most {LARGEST_BUCKET} elements, got {bounds[-1]}; "
-            "lower bucket_bytes"
-        )
-    return Layout(bounds)
-
-
-class Codec(Protocol):
-    """An encoding of a whole bucket, which may treat each parameter by itself."""
-
-    def encode(self, values: Array, layout: Layout, moment: Moment) -> Array:
-        """Describe float64 or float32 `values`, which are not changed, as uint8."""
-        ...
-
-    def add(self, code: Array, out: Array, layout: Layout, weight: float) -> None:
-        """Add `weight` times what `code` says to `out`."""
-        ...
-
-    def code_bytes(self, layout: Layout, itemsize: int) -> int:
-        """Size of a code; `itemsize` is that of the values."""
-        ...
-
-
-class RowCodec(Protocol):
-    """An encoding of equal rows, each decodable by itself."""
-
-    def columns(self, size: int, ranks: int) -> int:
-        """Elements of a row when `size` elements are dealt to `ranks` rows."""
-        ...
-
-    def encode(self, rows: Array, valid: int, moment: Moment) -> Array:
-        """Describe float rows of shape (ranks, columns); a code has as many rows.
-
-        Only the first `valid` elements count; zeros follow them.
-        """
-        ...
-
-    def decode(self, code: Array, columns: int, dtype: np.dtype[np.floating]) -> Array:
-        """The rows that `code` describes, as `dtype`."""
-        ...
-
-    def row_bytes(self, columns: int, itemsize: int) -> int:
-        """Size of one row's code; `itemsize` is that of the values."""
-        ...
 
 
 class Base:
@@ -291,21 +190,23 @@ class TwoPhase(Base):
         size = self.layout(indices).size
         if not size:
             return
-        flat = pack(gradients)
+        flat, dtype = pack(gradients), wide_dtype(gradients[0].dtype)
         moment = Moment(self.place, step, tuple(indices))
-        values = self.input(flat, indices)
         columns = self._codec.columns(size, self.place.size)
-        rows = padded(values, self.place.size * columns).reshape(-1, columns)
-        sent = self._codec.encode(rows, size, moment)
-        if self.memory.own is not None:
-            values -= self._decode(sent, columns, values.dtype)[:size]
-        received = yield AllToAll(sent)
-        chunk = self._mean(received, columns, values.dtype)
-        answer = self._describe(chunk, indices, moment._replace(stage=1))
-        answers = yield Gather(answer)
-        result = self._decode(answers, columns, values.dtype)[:size]
-        narrow(result, flat)
+        received = yield AllToAll(self._deal(flat, columns, moment))
+        chunk = self._mean(received, columns, dtype)
+        answers = yield Gather(self._describe(chunk, moment._replace(stage=1)))
+        narrow(self._decode(answers, columns, dtype)[:size], flat)
         unpack(flat, gradients)
+
+    def _deal(self, flat: Array, columns: int, moment: Moment) -> Array:
+        """Codes of one row for each rank."""
+        values = self.input(flat, moment.indices)
+        rows = padded(values, self.place.size * columns).reshape(-1, columns)
+        code = self._codec.encode(rows, values.size, moment)
+        if self.memory.own is not None:
+            values -= self._decode(code, columns, values.dtype)[: values.size]
+        return code
 
     def _decode(self, code: Array, columns: int, dtype: np.dtype[np.floating]) -> Array:
         return self._codec.decode(code, columns, dtype).reshape(-1)
@@ -317,13 +218,14 @@ class TwoPhase(Base):
         chunk /= self.place.size
         return chunk
 
-    def _describe(self, chunk: Array, indices: Sequence[int], moment: Moment) -> Array:
+    def _describe(self, chunk: Array, moment: Moment) -> Array:
+        """The code of this rank's share of the mean; padding counts for nothing."""
         start = self.place.rank * chunk.size
-        valid = min(max(self.layout(indices).size - start, 0), chunk.size)
+        valid = min(max(self.layout(moment.indices).size - start, 0), chunk.size)
         chunk[valid:] = 0
         if self.memory.served is None:
             return self._codec.encode(chunk[None], valid, moment).reshape(-1)
-        owed = self.memory.served.block(indices)[start : start + valid]
+        owed = self.memory.served.block(moment.indices)[start : start + valid]
         chunk[:valid] += owed / self.place.size
         answer = self._codec.encode(chunk[None], valid, moment)
         chunk -= self._decode(answer, chunk.size, chunk.dtype)
@@ -350,8 +252,3 @@ class Dense(Base):
         yield Sum(flat)
         flat /= self.place.size
         unpack(flat, gradients)
-
-
-def dealt(size: int, ranks: int, unit: int) -> int:
-    """Columns of a grid with one row for each rank, in multiples of `unit`."""
-    return round_up(-(-size // ranks), unit)

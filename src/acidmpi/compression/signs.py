@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from acidmpi.arrays.namespace import namespace_of
+from acidmpi.compression.codecs import Layout, Moment, dealt
 from acidmpi.compression.options import check_flag, check_multiple
 from acidmpi.compression.packing import as_bytes, bit_bytes, pack_bits, unpack_bits
 from acidmpi.compression.protocol import Array, Place, Reduction, Spec
-from acidmpi.compression.reductions import Gathered, Layout, Moment, TwoPhase, dealt
+from acidmpi.compression.reductions import Gathered, TwoPhase
 
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
 _PIECE = 1 << 16
@@ -167,7 +168,7 @@ class _Bits:
         self._levels, self._two_sided, self._mask = levels, two_sided, mask
 
     def encode(self, values: Array, layout: Layout, moment: Moment) -> Array:
-        """See `reductions.Codec`."""
+        """See `codecs.Codec`."""
         levels = [self._levels(values[part]) for part in layout.segments]
         sent = np.array(levels, values.dtype)[:, 0 if self._two_sided else 1 :]
         planes = [pack_bits(values >= 0)]
@@ -176,7 +177,7 @@ class _Bits:
         return as_bytes(namespace_of(values).ascontiguousarray(sent), *planes)
 
     def add(self, code: Array, out: Array, layout: Layout, weight: float) -> None:
-        """See `reductions.Codec`."""
+        """See `codecs.Codec`."""
         parts, width = layout.segments, 2 if self._two_sided else 1
         head = len(parts) * width * out.itemsize
         levels = code[:head].view(out.dtype).reshape(-1, width)
@@ -189,7 +190,7 @@ class _Bits:
             _add_levels(out, part, bits, mask, low, high)
 
     def code_bytes(self, layout: Layout, itemsize: int) -> int:
-        """See `reductions.Codec`."""
+        """See `codecs.Codec`."""
         scales = len(layout.segments) * (2 if self._two_sided else 1)
         return scales * itemsize + (2 if self._mask else 1) * bit_bytes(layout.size)
 
@@ -216,12 +217,12 @@ class _SignRows:
         self._block = block
 
     def columns(self, size: int, ranks: int) -> int:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         columns = dealt(size, ranks, 32)
         return columns if columns <= self._block else dealt(size, ranks, self._block)
 
     def encode(self, rows: Array, valid: int, moment: Moment) -> Array:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         blocks = rows.reshape(len(rows), -1, min(self._block, rows.shape[1]))
         width = blocks.shape[2]
         starts = np.arange(0, rows.size, width).reshape(len(rows), -1)
@@ -230,7 +231,7 @@ class _SignRows:
         return np.hstack([scales.view(np.uint8), np.packbits(rows >= 0, axis=1)])
 
     def decode(self, code: Array, columns: int, dtype: np.dtype[np.floating]) -> Array:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         width = min(self._block, columns)
         head = columns // width * dtype.itemsize
         scales = np.ascontiguousarray(code[:, :head]).view(dtype)
@@ -240,6 +241,6 @@ class _SignRows:
         return signs.reshape(len(code), columns)
 
     def row_bytes(self, columns: int, itemsize: int) -> int:
-        """See `reductions.RowCodec`."""
+        """See `codecs.RowCodec`."""
         blocks = columns // min(self._block, columns)
         return blocks * itemsize + columns // 8

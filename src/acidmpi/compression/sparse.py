@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from acidmpi.arrays.namespace import namespace_of
+from acidmpi.compression.codecs import Layout, Moment, layout_of
 from acidmpi.compression.options import check_choice, check_density, check_flag
 from acidmpi.compression.packing import as_bytes, pack
 from acidmpi.compression.protocol import (
@@ -18,15 +19,7 @@ from acidmpi.compression.protocol import (
     Sum,
     Work,
 )
-from acidmpi.compression.reductions import (
-    Base,
-    Gathered,
-    Layout,
-    Moment,
-    deliver,
-    layout_of,
-    scratch,
-)
+from acidmpi.compression.reductions import Base, Gathered, deliver, scratch
 
 _POSITION_BYTES = 4
 _SAMPLE = 4096
@@ -73,7 +66,7 @@ class _Largest:
         self._density, self._whole = density, whole
 
     def encode(self, values: Array, layout: Layout, moment: Moment) -> Array:
-        """See `reductions.Codec`."""
+        """See `codecs.Codec`."""
         chosen = [
             part.start + largest(values[part], share(part, self._density))
             for part in self._scoped(layout).segments
@@ -82,13 +75,13 @@ class _Largest:
         return as_bytes(values[positions], positions)
 
     def add(self, code: Array, out: Array, layout: Layout, weight: float) -> None:
-        """See `reductions.Codec`."""
+        """See `codecs.Codec`."""
         count = code.size // (out.itemsize + _POSITION_BYTES)
         values = code[: count * out.itemsize].view(out.dtype)
         out[code[count * out.itemsize :].view(np.int32)] += values * weight
 
     def code_bytes(self, layout: Layout, itemsize: int) -> int:
-        """See `reductions.Codec`."""
+        """See `codecs.Codec`."""
         parts = self._scoped(layout).segments
         count = sum(share(part, self._density) for part in parts)
         return count * (itemsize + _POSITION_BYTES)

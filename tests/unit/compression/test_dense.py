@@ -5,9 +5,9 @@ import pytest
 from support.ranks_in_memory import Ranks
 
 from acidmpi.arrays import bfloat16
+from acidmpi.compression.codecs import layout_of
 from acidmpi.compression.dense import Cast, NoCompression
 from acidmpi.compression.protocol import AllToAll, Gather, Place, Spec, Sum
-from acidmpi.compression.reductions import layout_of
 from acidmpi.errors import ConfigError
 
 
