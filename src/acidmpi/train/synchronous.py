@@ -206,12 +206,6 @@ class SynchronousCourse:
             consensus_distance=self._distance,
         )
 
-    def _spoken(self) -> tuple[int, float]:
-        """Bytes sent, and seconds waited, of everyone held."""
-        told = [counting.statistics() for counting in self._counting]
-        sent = sum(each.bytes_sent for each in told)
-        return sent, sum(each.seconds_waiting for each in told)
-
     def average_every(self, steps: int) -> None:
         """Replace what differs between ranks by its mean after so many steps; collective.
 
@@ -228,25 +222,34 @@ class SynchronousCourse:
         """A gradient of this rank is not finite: all ranks raise before they average."""
         self._complains = True
 
+    def _spoken(self) -> tuple[int, float]:
+        """Bytes sent, and seconds waited, of everyone held."""
+        told = [counting.statistics() for counting in self._counting]
+        sent = sum(each.bytes_sent for each in told)
+        return sent, sum(each.seconds_waiting for each in told)
+
     def _hear_complaints(self) -> None:
         told = np.zeros(self._size)
         told[self._rank] = self._complains
-        self._averager.average([told])
+        self._mean_over_ranks([told])
         if told.any():
             raise nonfinite_error(f"rank {int(np.argmax(told))}")
 
     def _replace_by_mean(self, arrays: list[Array]) -> None:
-        """Average, with what that costs counted."""
-        if not arrays:
-            return
+        """Average parameters or buffers, whose volume counts."""
+        if arrays:
+            self._mean_over_ranks(arrays)
+            self._averaged_bytes += sum(sent_bytes(Sum(a), self._size) for a in arrays)
+
+    def _mean_over_ranks(self, arrays: list[Array]) -> None:
+        """Average; the time is one of waiting for the slowest rank."""
         began = self._clock.now()
         self._averager.average(arrays)
         self._averaging_seconds += self._clock.now() - began
-        self._averaged_bytes += sum(sent_bytes(Sum(a), self._size) for a in arrays)
 
     def _hear(self) -> None:
         told = self._pulse.ask(self._asked, self._steps)
-        self._averager.average([told])
+        self._mean_over_ranks([told])
         self._stopping = self._pulse.hear(told, self._steps)
         if self._metrics is not None:
             total = self._steps * self._size
@@ -283,7 +286,7 @@ class SynchronousCourse:
         self._replace_by_mean([*self._parameters, *self._buffers])
         both = zip(self._parameters, before, strict=True)
         apart = np.array([sum(_squared_distance(a, b) for a, b in both)], np.float64)
-        self._averager.average([apart])
+        self._mean_over_ranks([apart])
         return float(apart[0])
 
     def _stamp(self) -> tuple[float, float, int]:

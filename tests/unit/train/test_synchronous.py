@@ -227,3 +227,19 @@ def test_an_error_while_closing_hides_no_other_but_is_known():
     with pytest.raises(ZeroDivisionError):
         run()
     assert not course.told
+
+
+def test_waiting_for_the_slowest_rank_is_idle_time():
+    x = np.zeros(2)
+    course = make_course(total=8 * SIZE, parameters=[x])
+    average, clock = course._averager.average, course._clock
+
+    def slow(arrays):
+        clock.advance(0.5)
+        average(arrays)
+
+    course._averager.average = slow
+    go(course, 2)  # the first step brings a pulse
+    assert course.statistics().idle_seconds == 0.25 + 0.5
+    course.average_every(2)  # complaints, then the average
+    assert course.statistics().idle_seconds == 0.25 + 1.5
