@@ -2,8 +2,8 @@
 
 Threads: everything is for the caller's thread, except `ready` and `fail`, which any
 thread may call. With `progress="thread"` compression and messages run in a thread of
-the averager's own. With `"inline"` they run in the caller's, whenever it calls `ready`
-or `finish`.
+the averager's own, until `finish` takes them over: see `helm`. With `"inline"` they run
+in the caller's, whenever it calls `ready` or `finish`.
 """
 
 import math
@@ -28,6 +28,7 @@ from acidmpi.parallel.agreement import check_specs, describe_start
 from acidmpi.parallel.buckets import make_buckets
 from acidmpi.parallel.collectives import Collectives
 from acidmpi.parallel.handover import Handover
+from acidmpi.parallel.helm import Helm
 from acidmpi.parallel.loop import HOT_SECONDS, AveragingLoop
 from acidmpi.parallel.messages import Channel, Traffic
 from acidmpi.parallel.statistics import ParallelStatistics
@@ -113,10 +114,12 @@ class Averager:
             hot_seconds=HOT_SECONDS if node.ranks_per_core <= 1.0 else 0.0,
         )
         crowd = node.ranks_per_core
-        self._inline = (
-            PollingCaller(self._loop, crowd) if progress == "inline" else None
+        self._helm = Helm(self._loop, crowd)
+        self._driver = (
+            PollingThread(self._helm, crowd, name)
+            if progress == "thread"
+            else PollingCaller(self._helm, crowd)
         )
-        self._driver = self._inline or PollingThread(self._loop, crowd, name)
 
     def _plans(self, specs: Sequence[Spec], reduction: Reduction) -> list[Any]:
         return [
@@ -181,15 +184,12 @@ class Averager:
         except ConfigError as error:
             self.fail(error)
             raise
-        handover.awaited = True
-        self._driver.wake()
-        if self._inline is None:
-            handover.wait()
-        else:
-            self._inline.wait(lambda: handover.over, math.inf)
+        with self._helm.taken() as caller:
+            handover.awaited = True
+            caller.wait(lambda: handover.over, math.inf)
+            handover.awaited = False
             handover.check()
-        handover.awaited = False
-        self._loop.restart(handover.step + 1)
+            self._loop.restart(handover.step + 1)
         self._steps += 1
         self._waiting_seconds += time.perf_counter() - began
 
@@ -261,8 +261,9 @@ class Averager:
                     "a state can be loaded by the compressor that saved it, which is "
                     f"{state['compressor']}, got {self._compressor!r}"
                 )
-        self._reduction.load([state["reduction"] for state in states])
-        self._loop.restart(states[0]["step"])
+        with self._helm.taken():
+            self._reduction.load([state["reduction"] for state in states])
+            self._loop.restart(states[0]["step"])
 
     def statistics(self) -> ParallelStatistics:
         """What has happened so far."""

@@ -15,9 +15,6 @@ from acidmpi.parallel.buckets import Bucket
 MOST_NAMED = 5
 """Missing parameters that an error names."""
 
-LOOK_SECONDS = 1.0
-"""A waiting caller looks so often by itself, so that signals are served."""
-
 
 class Handover:
     """Gradients of the step at hand, and how far it is.
@@ -29,11 +26,11 @@ class Handover:
 
     def __init__(self, specs: Sequence[Spec], buckets: Sequence[Bucket]) -> None:
         self._specs = specs
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._ended = False
         self.awaited = False
-        """Whether the caller waits in `wait`."""
+        """Whether the caller waits for the mean."""
         self.step = 0
         """Number of the step at hand."""
         self._over = False
@@ -41,7 +38,7 @@ class Handover:
 
     def begin(self, step: int, buckets: Sequence[Bucket]) -> None:
         """Gradients of step number `step` may come."""
-        with self._changed:
+        with self._lock:
             self.step = step
             self._over = False
             self._gradients: list[Array | None] = [None] * len(self._specs)
@@ -53,9 +50,8 @@ class Handover:
 
     def finish(self) -> None:
         """All gradients of this step hold the mean: they are the caller's again."""
-        with self._changed:
+        with self._lock:
             self._over = True
-            self._changed.notify_all()
 
     @property
     def failure(self) -> BaseException | None:
@@ -72,18 +68,15 @@ class Handover:
         if self._failure is not None:
             raise self._failure
 
-    def fail(self, error: BaseException) -> bool:
-        """Keep the first failure and let every waiter go; whether this was it."""
-        with self._changed:
-            first = self._failure is None
-            if first:
+    def fail(self, error: BaseException) -> None:
+        """Keep the first failure."""
+        with self._lock:
+            if self._failure is None:
                 self._failure = error
-            self._changed.notify_all()
-            return first
 
     def end(self) -> None:
         """No gradients will come any more; the loop may end."""
-        with self._changed:
+        with self._lock:
             self._ended = True
 
     @property
@@ -97,7 +90,7 @@ class Handover:
         Raises:
             ConfigError: it does not fit, or it came before.
         """
-        with self._changed:
+        with self._lock:
             self.check()
             self._check_fits(index, gradient)
             self._gradients[index] = gradient
@@ -108,17 +101,17 @@ class Handover:
 
     def complete(self, bucket: int) -> bool:
         """Whether all gradients of a bucket are here."""
-        with self._changed:
+        with self._lock:
             return self._missing[bucket] == 0
 
     def take(self, indices: Sequence[int]) -> list[Array]:
         """The gradients of a complete bucket."""
-        with self._changed:
+        with self._lock:
             return [g for i in indices if (g := self._gradients[i]) is not None]
 
     def check_all_here(self) -> None:
         """Raise `ConfigError` unless every parameter's gradient was handed over."""
-        with self._changed:
+        with self._lock:
             missing = [i for i, g in enumerate(self._gradients) if g is None]
         if missing:
             named = ", ".join(map(str, missing[:MOST_NAMED]))
@@ -127,17 +120,6 @@ class Handover:
                 "finish() needs the gradient of every parameter, missing are those of "
                 f"number {named}{more}; hand over zeros where there is no gradient"
             )
-
-    def wait(self) -> None:
-        """Block until this step is over: the loop's deadlines bound that.
-
-        Raises:
-            BaseException: what ended the averager instead.
-        """
-        with self._changed:
-            while not self.over:
-                self._changed.wait(LOOK_SECONDS)
-            self.check()
 
     @property
     def over(self) -> bool:

@@ -1,7 +1,7 @@
 """The communication loop of one averager: step after step, as gradients come.
 
-Owned by whoever drives it; the caller talks to it through the `Handover` only. `advance`
-never blocks and never sleeps. While the caller computes, looks are rare, since they cost
+Owned by whoever is at the `helm`; gradients come through the `Handover`. `advance` never
+blocks and never sleeps. While the caller computes, looks are rare, since they cost
 it time; while it waits for the mean they follow one another, for as long as anything
 moves.
 
@@ -104,11 +104,7 @@ class AveragingLoop:
         return WAITING_SECONDS if self._handover.awaited else BUSY_SECONDS
 
     def restart(self, step: int) -> None:
-        """Begin step number `step`; for the caller, when no bucket is under way.
-
-        Until a bucket of the new step is complete, an `advance` in another thread finds
-        nothing to do in either.
-        """
+        """Begin step number `step`; when no bucket is under way."""
         self.compressing_seconds += self._run.compressing_seconds
         self._run = self._new_run(step)
         self._handover.begin(step, self._run.buckets)

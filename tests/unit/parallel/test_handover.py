@@ -77,33 +77,15 @@ def test_missing_gradients_are_named(handover):
         many.check_all_here()
 
 
-def test_the_first_failure_stays_and_lets_waiters_go(handover):
-    error = RemoteError(1, "planted")
-    waiter = threading.Thread(target=lambda: caught.append(outcome(handover)))
-    caught = []
-    waiter.start()
-    handover.fail(error)
-    waiter.join(10.0)
+def test_the_first_failure_stays_and_ends_the_step(handover):
+    assert not handover.over
+    handover.fail(RemoteError(1, "planted"))
     handover.fail(ValueError("too late"))
-    assert caught == [error]
+    assert handover.over
+    with pytest.raises(RemoteError, match="planted"):
+        handover.check()
     with pytest.raises(RemoteError, match="planted"):
         handover.put(0, gradients()[0])
-
-
-def outcome(handover):
-    try:
-        handover.wait()
-    except RemoteError as error:
-        return error
-
-
-def test_a_waiter_goes_on_when_the_step_is_over(handover):
-    waiter = threading.Thread(target=handover.wait, daemon=True)
-    waiter.start()
-    assert waiter.is_alive()
-    handover.finish()
-    waiter.join(10.0)
-    assert not waiter.is_alive()
 
 
 def hammered(rounds=30, parameters=64, threads=4):
