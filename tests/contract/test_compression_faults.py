@@ -23,6 +23,7 @@ SOUND = {
     "topk": make("topk", density=0.1),
     "randomk": make("randomk", density=0.1),
     "onebit": make("onebit"),
+    "efsign": make("efsign", block=32),
     "qsgd": make("qsgd", block=64),
 }
 
@@ -118,6 +119,28 @@ def own_share_only(reduction, specs, place):
     return reduction
 
 
+def sums_forgiven(reduction, specs, place):
+    """What a description of a sum leaves out is not owed by anyone."""
+    reduction.memory.served = None
+    return reduction
+
+
+def own_first(reduction, specs, place):
+    """Each rank adds up from its own code on."""
+    decoded = reduction._decoded
+    reduction._decoded = lambda codes, out, layout: decoded(
+        np.roll(codes, -place.rank, axis=0), out, layout
+    )
+    return reduction
+
+
+def same_draws_again(reduction, specs, place):
+    """Each step draws what the first one drew."""
+    draw = reduction._draw
+    reduction._draw = lambda layout, moment: draw(layout, moment._replace(step=0))
+    return reduction
+
+
 def half_the_bytes(reduction, specs, place):
     """Bits are counted, bytes travel."""
     count = reduction.payload_bytes
@@ -141,6 +164,9 @@ PLANTED = (
     ("randomk", drawn_by_rank, ranks_end_alike),
     ("topk", forgetful, goes_on_where_it_was),
     ("topk", own_share_only, other_size_owes_the_same),
+    ("efsign", sums_forgiven, nothing_is_lost),
+    ("signnorm", own_first, ranks_end_alike),
+    ("randomk", same_draws_again, debts_stay_bounded),
     ("onebit", half_the_bytes, payload_is_what_travels),
     ("signnorm", zero_counts_as_one, zero_stays_zero),
 )

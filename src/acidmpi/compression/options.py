@@ -26,7 +26,7 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
         ConfigError: it is none of them.
     """
     known = tuple(choices)
-    if isinstance(value, bool) or value not in known:
+    if not any(type(value) is type(one) and value == one for one in known):
         names = ", ".join(map(repr, known))
         raise ConfigError(f"{what} must be one of {names}, got {value!r}; choose one")
 

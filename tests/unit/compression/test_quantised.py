@@ -113,7 +113,15 @@ def test_terngrad_takes_two_bits():
 
 
 @pytest.mark.parametrize(
-    "options", [{"bits": 3}, {"bits": True}, {"norm": "1"}, {"block": 100}]
+    "options",
+    [
+        {"bits": 3},
+        {"bits": True},
+        {"bits": 8.0},
+        {"bits": [8]},
+        {"norm": "1"},
+        {"block": 100},
+    ],
 )
 def test_options_are_checked(options):
     with pytest.raises(ConfigError, match=f"{next(iter(options))} must be"):
