@@ -420,6 +420,32 @@ def test_a_gradient_that_is_not_finite_skips_the_step_everywhere():
 
 
 @pytest.mark.usefixtures("horovod")
+def test_mixed_precision_as_horovods_documentation_has_it():
+    make = OPTIMIZERS["sgd"]
+    model = network()
+    optimizer = hvd.DistributedOptimizer(make(model.parameters()))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    overflow = 1
+    for step in range(4):
+        optimizer.zero_grad()
+        last = overflow == step and SIZE - 1 == RANK
+        loss = loss_of(model, RANK, step - (step > overflow)) * (
+            torch.inf if last else 1
+        )
+        scaler.scale(loss).backward()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            optimizer.synchronize()
+        assert len(told) == (step == overflow)
+        scaler.unscale_(optimizer)
+        with optimizer.skip_synchronize():
+            scaler.step(optimizer)
+        scaler.update()
+        assert scaler.get_scale() == (8.0 if step < overflow else 4.0)
+    assert_equal_models(model, trained_alone(make, 3))
+
+
+@pytest.mark.usefixtures("horovod")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_models_and_optimizers_begin_alike(name):
     root = SIZE - 1
