@@ -68,11 +68,12 @@ class Handover:
         if self._failure is not None:
             raise self._failure
 
-    def fail(self, error: BaseException) -> None:
-        """Keep the first failure."""
+    def fail(self, error: BaseException) -> BaseException:
+        """Keep the first failure, and return it."""
         with self._lock:
             if self._failure is None:
                 self._failure = error
+            return self._failure
 
     def end(self) -> None:
         """No gradients will come any more; the loop may end."""

@@ -128,13 +128,17 @@ class AveragingLoop:
         return self._pace()
 
     def abandon(self, error: BaseException) -> None:
-        """This loop cannot go on: tell everyone, and leave what is pending."""
+        """This loop cannot go on: tell everyone, and leave what is pending.
+
+        The caller may have failed while the loop came to grief over that: the first
+        failure is the one to tell.
+        """
         self.ended, self.clean = True, False
         _ABANDONED.append(self)
-        self._handover.fail(error)
+        first = self._handover.fail(error)
         try:
-            if not isinstance(error, RemoteError):
-                self._tell(describe(error))
+            if not isinstance(first, RemoteError):
+                self._tell(describe(first))
             self._wire.close()
         except (AcidError, MPIError):
             pass  # MPI itself is what failed; the first error is the one to show

@@ -190,6 +190,13 @@ def test_a_failure_of_the_caller_is_raised_in_the_loop(bench, loop):
         loop.advance()
 
 
+def test_the_first_failure_is_told(bench, loop, wire):
+    """A caller that closes with an error does so in the middle of a step."""
+    bench.handover.fail(KeyError("planted"))
+    loop.abandon(ConfigError("close() must come between two steps"))
+    assert {text for _, _, text in wire.sent} == {"KeyError: 'planted'"}
+
+
 def test_ranks_leave_together(bench, loop, comm, wire, clock):
     bench.handover.end()
     advance(loop)
