@@ -313,6 +313,25 @@ def test_a_loss_scaler_learns_of_any_ranks_overflow(compression):
             assert scaler.get_scale() == [8.0, 4.0, 4.0][step]
 
 
+def test_what_a_compressor_remembers_is_not_scaled():
+    ends = []
+    for scaled in (False, True):
+        # A power of two, which grows in every step: unscaling is exact.
+        scaler = torch.amp.GradScaler(
+            "cpu", init_scale=8.0, growth_interval=1, enabled=scaled
+        )
+        ours, opt, *_ = pair(compression=TopK(density=0.2), nonfinite="skip")
+        with opt:
+            for step in range(STEPS):
+                opt.zero_grad()
+                scaler.scale(loss_of(ours, step, RANK)).backward()
+                opt.synchronize(scaler)
+                scaler.step(opt)
+                scaler.update()
+        ends.append(flat(ours.state_dict()))
+    assert ends[0] == ends[1]
+
+
 def test_a_loss_scaler_that_was_not_handed_over_is_an_error():
     ours, opt, *_ = pair(nonfinite="skip")
     scaler = torch.amp.GradScaler("cpu")
