@@ -218,10 +218,20 @@ def test_slices_go_where_they_should():
 
 
 @pytest.mark.usefixtures("horovod")
-def test_reducescatter_gives_each_its_part():
-    part = hvd.reducescatter(torch.arange(SIZE + 1.0), op=hvd.Sum)
-    whole = torch.arange(SIZE + 1.0) * SIZE
-    assert torch.equal(part, whole.tensor_split(SIZE)[RANK])
+def test_each_keeps_its_part_of_a_reduction():
+    mine = torch.arange(SIZE + 1.0)
+    right = (mine * SIZE).tensor_split(SIZE)[RANK]
+    assert torch.equal(hvd.reducescatter(mine, op=hvd.Sum), right)
+    handle = hvd.reducescatter_async(mine, op=hvd.Sum)
+    pair = hvd.grouped_reducescatter([mine, mine], op=hvd.Max)
+    assert torch.equal(hvd.synchronize(handle), right)
+    assert torch.equal(pair[1], mine.tensor_split(SIZE)[RANK])
+    pair = hvd.synchronize(hvd.grouped_reducescatter_async([mine, mine]))
+    close(pair[0], right / SIZE)
+    both = hvd.synchronize(hvd.grouped_allgather_async([mine[:1], mine[1:]]))
+    assert torch.equal(both[1], mine[1:].repeat(SIZE))
+    # Nobody waits for this one: the end does.
+    hvd.allreduce_async(mine)
 
 
 @pytest.mark.usefixtures("horovod")
@@ -466,6 +476,30 @@ def test_models_and_optimizers_begin_alike(name):
     assert torch.equal(hvd.broadcast(flat, root), flat)
     for params in (list(model.parameters()), model.named_parameters()):
         hvd.broadcast_parameters(params, root_rank=0)
+
+
+@pytest.mark.usefixtures("horovod")
+def test_two_optimizers_take_turns_until_all_have_joined():
+    models = [network(1), network(2)]
+    optimizers = [
+        hvd.DistributedOptimizer(OPTIMIZERS["sgd"](model.parameters()), op=hvd.Sum)
+        for model in models
+    ]
+    for step in range(RANK // 2 + 1):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss_of(model, RANK, step).backward()
+            optimizer.step()
+    last = hvd.join()
+    assert last == SIZE - 1
+    alone = network(2)
+    plain = OPTIMIZERS["sgd"](alone.parameters())
+    for step in range((SIZE - 1) // 2 + 1):
+        plain.zero_grad()
+        sum(loss_of(alone, rank, step) for rank in range(2 * step, SIZE)).backward()
+        plain.step()
+    hvd.broadcast_parameters(models[1].state_dict(), root_rank=last)
+    assert_equal_models(models[1], alone)
 
 
 @pytest.mark.usefixtures("horovod")

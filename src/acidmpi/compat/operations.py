@@ -19,6 +19,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from threading import RLock
 from typing import Any
 
@@ -141,6 +142,14 @@ class Operations:
     def run(self, what: str, work: Work) -> Any:
         """Start an operation and wait for it."""
         return self.wait(self.start(what, work))
+
+    def drain(self) -> None:
+        """Wait until everything that was started has ended, well or not."""
+        with self._lock:
+            last = self._queue[-1] if self._queue else None
+        if last is not None:
+            with suppress(Exception):  # it is raised where its result is asked for
+                self.wait(last)
 
     def _advance(self) -> None:
         while self._queue and self._queue[0].advance():

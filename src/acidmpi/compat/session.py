@@ -66,6 +66,7 @@ class Session:
         After a failure communicators are left to MPI, because messages may be pending.
         """
         self._last_words.ignore()
+        self.operations.drain()
         failed = self.operations.broken
         for optimizer in self.optimizers:
             try:

@@ -21,7 +21,7 @@ model = torch.nn.Linear(3, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 optimizer = acpsgd.DistributedOptimizer(optimizer)
 model(torch.ones(1, 3)).sum().backward()
-optimizer.step()
+optimizer.synchronize()
 print("rank", acpsgd.rank(), "of", acpsgd.size())
 """
 

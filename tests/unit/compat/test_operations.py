@@ -68,6 +68,20 @@ def test_after_a_missed_deadline_everything_raises():
     assert queue.broken
 
 
+def test_draining_ends_everything_and_raises_nothing():
+    def failing():
+        yield Request(done=True)
+        raise KeyError("planted")
+
+    queue, log = Operations(None, 1.0), []
+    queue.drain()
+    queue.start("a", working([Request(done=True)], "a", log))
+    last = queue.start("b", failing())
+    queue.drain()
+    assert log == ["begin a", "end a"]
+    assert last.done
+
+
 def test_an_operation_that_has_ended_cannot_fail():
     operation = Operation("x", working([], 5, []))
     assert operation.advance()

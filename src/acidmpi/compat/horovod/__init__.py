@@ -41,6 +41,7 @@ from acidmpi.compat.horovod.collectives import (
     broadcast_,
     broadcast_async,
     broadcast_async_,
+    grouped_allgather_async,
     grouped_allreduce_,
     grouped_allreduce_async,
     grouped_allreduce_async_,
@@ -60,7 +61,6 @@ from acidmpi.compat.horovod.gradients import (
     broadcast,
     grouped_allgather,
     grouped_allreduce,
-    reducescatter,
 )
 from acidmpi.compat.horovod.handles import barrier, join, poll, synchronize
 from acidmpi.compat.horovod.missing import (
@@ -75,6 +75,12 @@ from acidmpi.compat.horovod.process_sets import (
     add_process_set,
     global_process_set,
     remove_process_set,
+)
+from acidmpi.compat.horovod.scatter import (
+    grouped_reducescatter,
+    grouped_reducescatter_async,
+    reducescatter,
+    reducescatter_async,
 )
 
 __all__ = [
@@ -117,10 +123,13 @@ __all__ = [
     "gloo_built",
     "gloo_enabled",
     "grouped_allgather",
+    "grouped_allgather_async",
     "grouped_allreduce",
     "grouped_allreduce_",
     "grouped_allreduce_async",
     "grouped_allreduce_async_",
+    "grouped_reducescatter",
+    "grouped_reducescatter_async",
     "init",
     "is_homogeneous",
     "is_initialized",
@@ -134,6 +143,7 @@ __all__ = [
     "poll",
     "rank",
     "reducescatter",
+    "reducescatter_async",
     "remove_process_set",
     "rocm_built",
     "shutdown",

@@ -170,6 +170,18 @@ def allgather_async(
     return start(what, works.gathered(session(), what, tensor))
 
 
+def grouped_allgather_async(
+    tensors: Sequence[Tensor],
+    name: str | None = None,
+    process_set: ProcessSet = global_process_set,
+) -> Operation:
+    """Like `allgather_async` for each of `tensors`; the result is a list."""
+    check_global(process_set)
+    what = label("grouped_allgather", name)
+    each = [works.gathered(session(), what, tensor) for tensor in tensors]
+    return start(what, works.all_of(each))
+
+
 def broadcast_async(
     tensor: Tensor,
     root_rank: int,

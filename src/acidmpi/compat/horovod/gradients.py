@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acidmpi.compat.horovod.basics import Average, ReduceOp, rank
+from acidmpi.compat.horovod.basics import ReduceOp, rank
 from acidmpi.compat.horovod.collectives import (
     allgather_async,
     allreduce_async,
@@ -17,11 +17,7 @@ from acidmpi.compat.horovod.collectives import (
     broadcast_async,
 )
 from acidmpi.compat.horovod.compression import Compression, Compressor, by_tensor
-from acidmpi.compat.horovod.handles import (
-    checked_operator,
-    chosen_operator,
-    synchronize,
-)
+from acidmpi.compat.horovod.handles import chosen_operator, synchronize
 from acidmpi.compat.horovod.process_sets import (
     ProcessSet,
     check_global,
@@ -135,32 +131,6 @@ def alltoall(
     check_global(process_set)
     output, received = _apply(_Exchange, tensor, splits, name)
     return output if splits is None else (output, received)
-
-
-def reducescatter(
-    tensor: Tensor,
-    name: str | None = None,
-    compression: type[Compressor] = Compression.none,
-    op: ReduceOp = Average,
-    process_set: ProcessSet = global_process_set,
-    prescale_factor: float = 1.0,
-    postscale_factor: float = 1.0,
-) -> Tensor:
-    """This rank's part, along the first dimension, of the reduction of `tensor`.
-
-    Parts are equal, but for one entry more on the first ranks if there is a remainder.
-    All of it travels to all ranks, so this is no faster than `allreduce`.
-    """
-    whole = allreduce(
-        tensor,
-        name=name,
-        compression=compression,
-        op=checked_operator(op),
-        prescale_factor=prescale_factor,
-        postscale_factor=postscale_factor,
-        process_set=process_set,
-    )
-    return whole.tensor_split(process_set.size())[rank()].clone()
 
 
 def _apply(function: Any, *arguments: Any) -> Any:

@@ -119,6 +119,11 @@ def into(work: Generator[Request, None, Tensor], tensor: Tensor) -> Work:
     return tensor
 
 
+def part_of(whole: Tensor, session: Session) -> Tensor:
+    """This rank's part of `whole` along the first dimension."""
+    return whole.tensor_split(session.size)[session.rank].clone()
+
+
 def all_of(works: Sequence[Work]) -> Work:
     """One after the other; returns the list of their results."""
     results = []
