@@ -73,9 +73,14 @@ def assert_means(gradients, specs, step=0):
 # Means.
 
 
-@pytest.mark.parametrize("progress", DRIVERS)
 @pytest.mark.parametrize(
-    ("dtype", "bucket_bytes"), [("float64", 0), ("float32", 1000), ("float64", 1 << 20)]
+    ("progress", "dtype", "bucket_bytes"),
+    [
+        ("thread", "float64", 0),
+        ("thread", "float32", 1000),
+        ("inline", "float32", 0),
+        ("inline", "float64", 1 << 20),
+    ],
 )
 def test_every_rank_gets_the_exact_mean(progress, dtype, bucket_bytes):
     specs = specs_of(*SIZES, dtype=dtype)
@@ -267,11 +272,10 @@ def vectors_of(rank, lengths, dtype):
     return [rng.standard_normal(length).astype(dtype) for length in lengths]
 
 
-@pytest.mark.parametrize("progress", DRIVERS)
-def test_large_gradients(progress):
+def test_large_gradients():
     """Beyond the limit from which sums go in chunks, several at a time."""
-    specs = specs_of(400_000, 300_000, 10, dtype="float32")
-    with open_averager(specs, progress=progress, bucket_bytes=1 << 20) as averager:
+    specs = specs_of(280_000, 270_000, 10, dtype="float32")
+    with open_averager(specs, bucket_bytes=1 << 20) as averager:
         assert_means(run_step(averager, specs), specs)
 
 
@@ -420,7 +424,6 @@ def test_an_error_in_a_compressor_reaches_everyone(progress):
         ("vote", "thread"),
         ("broadcast", "inline"),
         ("close", "thread"),
-        ("close", "inline"),
     ],
 )
 def test_an_error_of_the_caller_reaches_ranks_that_wait(where, progress):
