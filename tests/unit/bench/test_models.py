@@ -1,5 +1,8 @@
 """Models by name and their batches: the sizes of the originals, and data that vary."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -55,6 +58,30 @@ def test_images_have_the_size_asked_for():
     (images,) = workload("resnet18", image_size=48).inputs
     assert images.shape == (8, 3, 48, 48)
     assert images.std() > 0.9
+
+
+class Auxiliary(torch.nn.Module):
+    """Like inception: a second output that is not to be used."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.last = torch.nn.Linear(3 * 32 * 32, classes)
+
+    def forward(self, x):
+        scores = self.last(x.flatten(1))
+        return scores, scores * float("nan")
+
+
+def test_other_names_are_torchvisions(monkeypatch):
+    models = ModuleType("torchvision.models")
+    models.list_models = lambda module: ["auxiliary"] if module is models else []
+    models.get_model = lambda name, weights, num_classes: Auxiliary(num_classes)
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    ready = workload("auxiliary")
+    assert ready.loss(ready.module(*ready.inputs)).isfinite()
+    with pytest.raises(ConfigError, match="did you mean 'auxiliary'"):
+        make_module("auxilliary")
 
 
 @pytest.mark.parametrize(
