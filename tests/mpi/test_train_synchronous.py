@@ -118,7 +118,7 @@ def test_statistics_of_normalisation_are_averaged(
     finished(run(*SHORT, *every, "--method", method, "--output", folder))
     scores = [r for r in records_of(folder, 0) if r["kind"] == "evaluation"]
     assert len(scores) == 3
-    assert scores[0]["test_loss"] > scores[-1]["test_loss"]
+    assert all(score["test_loss"] < 2.0 for score in scores)  # 2.3 is ignorance
     same_everywhere(trainers[0])
     _, normalisation, _ = trainers[0]._network.model
     assert normalisation.running_var.mean() != 1.0
