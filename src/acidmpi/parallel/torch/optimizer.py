@@ -7,19 +7,20 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, SupportsIndex, cast
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from acidmpi.compression.dense import NoCompression
 from acidmpi.compression.protocol import Compressor
-from acidmpi.errors import ConfigError, NonFiniteError
+from acidmpi.errors import ConfigError
 from acidmpi.mpi.communicators import told_to_all
 from acidmpi.mpi.reductions import Comm
 from acidmpi.mpi.threads import ProgressMode
 from acidmpi.parallel.averager import Averager
 from acidmpi.parallel.statistics import ParallelStatistics
 from acidmpi.parallel.torch import checkpoints
+from acidmpi.parallel.torch.closures import Evaluation
+from acidmpi.parallel.torch.conventions import found_infinity, scheduled
 from acidmpi.parallel.torch.names import Names
 from acidmpi.parallel.torch.synchroniser import NonFinite, Synchroniser
 
@@ -133,7 +134,7 @@ class DistributedOptimizer(Optimizer):
         # Asks a GradScaler to call step() even if it has found an infinity.
         self._step_supports_amp_scaling = True
         if "step" in vars(self):
-            self._take_over_scheduled_step()
+            vars(self)["step"] = scheduled(self, type(self).step)
 
     def __enter__(self) -> Self:
         return self
@@ -171,14 +172,15 @@ class DistributedOptimizer(Optimizer):
             ConfigError: closed, or a GradScaler was not handed to `synchronize`.
         """
         synchroniser = self._synchroniser
-        if closure is not None:
-            return self._step_with(closure)
-        overflow = self._overflow()
-        self._synchronise_once()
         try:
+            if closure is not None:
+                evaluate = Evaluation(closure, synchroniser, self._synchronise_once)
+                return evaluate.step(super().step)
+            overflow = found_infinity(vars(self), synchroniser.done)
+            self._synchronise_once()
             return None if overflow or synchroniser.skipping else super().step()
         finally:
-            synchroniser.begin()
+            synchroniser.renew()
 
     # Tells torch that the wrapped step() calls the hooks of users and profilers.
     step.hooked = True  # type: ignore[attr-defined]
@@ -307,68 +309,6 @@ class DistributedOptimizer(Optimizer):
                 "skip_synchronize(); call synchronize() first, or use no_sync()"
             )
 
-    def _step_with(self, closure: Callable[[], Any]) -> Any:
-        synchroniser = self._synchroniser
-        evaluations = 0
-
-        def averaged() -> Any:
-            nonlocal evaluations
-            evaluations += 1
-            if synchroniser.done:
-                synchroniser.begin()
-            with torch.enable_grad():
-                loss = closure()
-            self._synchronise_once()
-            if synchroniser.skipping:
-                raise _Skip
-            return self._mean(loss)
-
-        try:
-            return super().step(averaged)
-        except _Skip:
-            if evaluations == 1:
-                return None
-            raise NonFiniteError(
-                "a step can be skipped before it has begun, but evaluation "
-                f"{evaluations} of the closure gave a gradient that is not finite; "
-                "lower the learning rate"
-            ) from None
-        finally:
-            synchroniser.begin()
-
-    def _mean(self, loss: Any) -> Any:
-        """All ranks must see one loss, or a line search would take several ways."""
-        if isinstance(loss, Tensor):
-            mean = self._synchroniser.mean(loss.item())
-            return torch.full_like(loss.detach(), mean)
-        return None if loss is None else self._synchroniser.mean(float(loss))
-
-    def _overflow(self) -> bool:
-        """Whether a GradScaler, which calls `step`, has found an infinity."""
-        given = vars(self)
-        found = given.get("found_inf")
-        if found is None:
-            return False
-        if given["grad_scale"] is not None or not self._synchroniser.done:
-            del given["found_inf"], given["grad_scale"]
-            raise ConfigError(
-                "gradients must be averaged and unscaled before a GradScaler's step(); "
-                "call synchronize(scaler) after backward()"
-            )
-        given["found_inf"] = None
-        return bool(found)
-
-    def _take_over_scheduled_step(self) -> None:
-        """A scheduler has put its own `step` into the attributes, around the plain one."""
-        step = partial(type(self).step, self)
-
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            self._opt_called = True
-            return step(*args, **kwargs)
-
-        counted._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
-        self.__dict__["step"] = counted
-
 
 def _check_options(compression: Compressor, nonfinite: str) -> None:
     if nonfinite not in ("raise", "skip"):
@@ -385,7 +325,3 @@ def together(parts: Iterable[ParallelStatistics]) -> ParallelStatistics:
     rows = list(map(asdict, parts))
     sums = {key: sum(row[key] for row in rows) for key in rows[0]}
     return ParallelStatistics(**sums | {"steps": max(row["steps"] for row in rows)})
-
-
-class _Skip(Exception):
-    """Leaves the wrapped `step` before it has changed anything."""

@@ -123,6 +123,11 @@ class Synchroniser:
         for section in self.sections:
             section.begin()
 
+    def renew(self) -> None:
+        """Begin a new step if this one is over."""
+        if self._done:
+            self.begin()
+
     def mean(self, value: float) -> float:
         """Mean of a number over ranks; collective."""
         array = np.array([value], np.float64)
@@ -157,8 +162,7 @@ class Synchroniser:
 
     def _touch(self) -> bool:
         """A backward pass has finished a gradient; does it take part in this step?"""
-        if self._done:
-            self.begin()
+        self.renew()
         return not self._paused
 
     def _newcomers(self) -> Named:
