@@ -157,16 +157,16 @@ class Averager:
             ConfigError: it does not fit, or came before; all ranks then fail.
             AcidError: this rank or another one has failed.
         """
+        self._check_open()
         try:
-            self._check_open()
             complete = self._handover.put(index, gradient)
         except ConfigError as error:
             self.fail(error)
             raise
         if complete:
             self._driver.wake()
-            if threading.get_ident() == self._owner:
-                self._driver.poll()
+        if threading.get_ident() == self._owner:
+            self._driver.poll()
 
     def finish(self) -> None:
         """Wait until every gradient of this step holds the mean over ranks.
@@ -246,7 +246,8 @@ class Averager:
 
         Args:
             states: all ranks' dicts as from `gather_state`, of any number of ranks; or
-                this rank's own, if it was saved by the same rank of as many.
+                this rank's own, if it was saved by the same rank of as many. Ranks that
+            load different saves average what does not belong together.
 
         Raises:
             ConfigError: they are of another compressor, or do not fit.

@@ -8,7 +8,7 @@ class ParallelStatistics:
     """What one averager has done so far, on this rank."""
 
     steps: int
-    """Steps whose means all ranks' gradients went into."""
+    """Steps finished."""
 
     buckets: int
     """Buckets of the step at hand."""
