@@ -31,9 +31,13 @@ from acidmpi.errors import DeadlineExceeded
 from acidmpi.mpi.collectives import check_same
 from acidmpi.mpi.reductions import Comm, Request
 from acidmpi.mpi.world import start_gather
-from acidmpi.progress import Backoff, Deadline
+from acidmpi.progress import Deadline
 
-LONGEST_SLEEP_SECONDS = 2e-3
+SHORTEST_SLEEP_SECONDS = 1e-5
+LONGEST_SLEEP_SECONDS = 5e-3
+SLEPT_OF_WAITED = 0.1
+"""A sleep is this part of the wait so far: what it adds to a short wait is short."""
+
 JOIN = "join"
 STEP = "step of optimizer "
 
@@ -130,13 +134,14 @@ class Operations:
             DeadlineExceeded: it did not end in time.
             DisagreementError: another rank called something else.
         """
-        deadline = Deadline(self.seconds, WallClock(), operation.what)
-        backoff = Backoff(10e-6, LONGEST_SLEEP_SECONDS)
+        clock = WallClock()
+        deadline = Deadline(self.seconds, clock, operation.what)
+        start = clock.now()
         while not self.poll(operation):
             if deadline.passed:
                 self._abandon(deadline)
             else:
-                time.sleep(backoff.next())
+                time.sleep(sleep_seconds(clock.now() - start))
         return operation.result()
 
     def run(self, what: str, work: Work) -> Any:
@@ -166,6 +171,13 @@ class Operations:
                     operation.fail(error)
             self._abandoned.extend(self._queue)
             self._queue.clear()
+
+
+def sleep_seconds(waited: float) -> float:
+    """How long to sleep after having waited for so many seconds."""
+    return min(
+        max(SLEPT_OF_WAITED * waited, SHORTEST_SLEEP_SECONDS), LONGEST_SLEEP_SECONDS
+    )
 
 
 def agreed(comm: Comm, what: str, number: int, seconds: float) -> Exchange:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from acidmpi.compat.operations import Operation, Operations, digest
+from acidmpi.compat.operations import Operation, Operations, digest, sleep_seconds
 from acidmpi.errors import DeadlineExceeded
 
 
@@ -87,6 +87,12 @@ def test_an_operation_that_has_ended_cannot_fail():
     assert operation.advance()
     operation.fail(ValueError())
     assert operation.result() == 5
+
+
+def test_sleeps_are_short_beside_the_wait_and_never_long():
+    assert sleep_seconds(0) == 1e-5
+    assert sleep_seconds(1e-2) == pytest.approx(1e-3)
+    assert sleep_seconds(60) == 5e-3
 
 
 def test_digests_differ_and_do_not_depend_on_the_process():
