@@ -7,6 +7,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from mpi4py import MPI
 from torch import nn
 
@@ -84,6 +85,16 @@ def test_ours_and_the_rival_make_the_same_steps_and_none_does_not():
     alone = parameters("none", 2)
     moved = bool(np.abs(alone - own).max() > 1e-5)
     assert moved == (COMM.size > 1)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_ranks_meet_with_and_without_a_folder_that_all_see(monkeypatch, shared):
+    if not shared:
+        monkeypatch.setattr(iteration_methods, "_empty_file", lambda: "/nowhere/store")
+    with network(["ddp"], COMM, 60.0):
+        sums = torch.tensor([COMM.rank + 1.0])
+        dist.all_reduce(sums)
+    assert sums.item() == COMM.size * (COMM.size + 1) / 2
 
 
 def test_averaging_alone_takes_time_and_leaves_a_step_that_goes_on():

@@ -1,6 +1,7 @@
 """The slow network of jobs/local: as slow as it says, for MPI and gloo, and then gone."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from support import mpirun
 
 SCRIPT = Path(__file__).parents[2] / "jobs" / "local" / "shaped_network.sh"
+PATH = f"{Path(mpirun.mpiexec_path()).parent}:{os.environ['PATH']}"
 MEGABITS = 100
 NUMBERS = 1_000_000
 TRANSFER = f"""
@@ -47,7 +49,7 @@ def shaped(*arguments, timeout_seconds=90.0):
     """The script's status, output and errors; nothing of it is left running."""
     process = subprocess.Popen(
         [SCRIPT, *map(str, arguments)],
-        env=mpirun.environment(),
+        env=mpirun.environment() | {"PATH": PATH},
         text=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -66,9 +68,14 @@ def permitted():
     assert status == 0, errors
 
 
-def test_messages_of_mpi_and_gloo_take_as_long_as_the_rate_says():
-    ranks = [mpirun.mpiexec_path(), "-n", 2, sys.executable, "-c", TRANSFER]
-    status, output, errors = shaped(f"{MEGABITS}mbit", *ranks)
+@pytest.mark.parametrize("links", [False, True])
+def test_messages_of_mpi_and_gloo_take_as_long_as_the_rate_says(links):
+    rate, program = f"{MEGABITS}mbit", [sys.executable, "-c", TRANSFER]
+    if links:
+        status, output, errors = shaped("--links", 2, rate, *program)
+    else:
+        ranks = [mpirun.mpiexec_path(), "-n", 2, *program]
+        status, output, errors = shaped(rate, *ranks)
     assert status == 0, errors
     expected = 8 * 4 * NUMBERS / (MEGABITS * 1e6)
     for name, seconds in json.loads(output.splitlines()[-1]).items():
@@ -80,6 +87,8 @@ def test_the_status_is_that_of_the_command_or_says_what_was_wrong():
     status, output, errors = shaped("fast", "echo", "ran")
     assert (status, output) == (2, "")
     assert "got fast" in errors
+    assert shaped("--links", 2, "fast", "echo", "ran")[:2] == (2, "")
+    assert shaped("--links", "many", "1mbit", "echo", "ran")[:2] == (2, "")
     assert shaped("1mbit")[0] == 2
 
 
@@ -87,9 +96,13 @@ def test_nothing_is_changed_outside():
     seen = [sys.executable, "-c", "import os; print(os.readlink('/proc/self/ns/net'))"]
     queues = ["tc", "qdisc", "show"]
     before = subprocess.check_output(queues)
-    _, inside, _ = shaped("1mbit", *seen)
-    assert inside.strip() != str(Path("/proc/self/ns/net").readlink())
+    own = str(Path("/proc/self/ns/net").readlink())
+    _, cable, _ = shaped("1mbit", *seen)
+    status, links, errors = shaped("--links", 2, "1mbit", *seen)
+    assert status == 0, errors
+    assert len({own, *cable.split(), *links.split()}) == 4
     assert subprocess.check_output(queues) == before
+    assert "rank0" not in subprocess.check_output(["ip", "netns", "list"], text=True)
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")

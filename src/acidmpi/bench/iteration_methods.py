@@ -6,11 +6,14 @@ under `DistributedOptimizer`.
 """
 
 import socket
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import torch
@@ -181,17 +184,14 @@ def network(
 
 @contextmanager
 def _gloo(comm: MPI.Comm, seconds: float) -> Iterator[None]:
-    """Torch's process group of all ranks, which meet at a port of rank 0's choice."""
+    """Torch's process group of all ranks."""
     timeout = timedelta(seconds=seconds)
-    local = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    one_host = comm.allreduce(local.size, MPI.MIN) == comm.size
-    local.Free()
-    host = "127.0.0.1" if one_host else comm.bcast(socket.gethostname())
-    store = _meet(host, 0, comm, timeout) if comm.rank == 0 else None
-    port = comm.bcast(store.port if store else None)
-    store = store or _meet(host, port, comm, timeout)
     dist.init_process_group(
-        "gloo", store=store, rank=comm.rank, world_size=comm.size, timeout=timeout
+        "gloo",
+        store=_meeting_point(comm, timeout),
+        rank=comm.rank,
+        world_size=comm.size,
+        timeout=timeout,
     )
     try:
         yield
@@ -199,11 +199,30 @@ def _gloo(comm: MPI.Comm, seconds: float) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _meet(host: str, port: int, comm: MPI.Comm, timeout: timedelta) -> Any:
-    first = comm.rank == 0
-    return dist.TCPStore(  # type: ignore[attr-defined]
-        host, port, comm.size, first, timeout=timeout, wait_for_workers=False
+def _empty_file() -> str:
+    with tempfile.NamedTemporaryFile(prefix="acidmpi-", delete=False) as file:
+        return file.name
+
+
+def _meeting_point(comm: MPI.Comm, timeout: timedelta) -> Any:
+    """A file of rank 0's where all ranks see it, else a port that it chooses."""
+    path = Path(comm.bcast(_empty_file() if comm.rank == 0 else ""))
+    if comm.allreduce(path.exists(), MPI.LAND):
+        # The last rank to let go of the file removes it.
+        return dist.FileStore(str(path), comm.size)  # type: ignore[attr-defined]
+    if comm.rank == 0:
+        path.unlink(missing_ok=True)
+    host, first = comm.bcast(socket.gethostname()), comm.rank == 0
+    make = partial(
+        dist.TCPStore,  # type: ignore[attr-defined]
+        host,
+        world_size=comm.size,
+        timeout=timeout,
+        wait_for_workers=False,
     )
+    store = make(port=0, is_master=True) if first else None
+    port = comm.bcast(store.port if store else None)
+    return store or make(port=port, is_master=False)
 
 
 @contextmanager
