@@ -11,7 +11,7 @@ import torch.distributed as dist
 from mpi4py import MPI
 from torch import nn
 
-from acidmpi.bench import iteration_methods
+from acidmpi.bench import iteration_gloo, iteration_methods
 from acidmpi.bench.cli import main
 from acidmpi.bench.iteration_methods import contestant, network
 from acidmpi.bench.models import Workload
@@ -90,7 +90,7 @@ def test_ours_and_the_rival_make_the_same_steps_and_none_does_not():
 @pytest.mark.parametrize("shared", [True, False])
 def test_ranks_meet_with_and_without_a_folder_that_all_see(monkeypatch, shared):
     if not shared:
-        monkeypatch.setattr(iteration_methods, "_empty_file", lambda: "/nowhere/store")
+        monkeypatch.setattr(iteration_gloo, "_empty_file", lambda: "/nowhere/store")
     with network(["ddp"], COMM, 60.0):
         sums = torch.tensor([COMM.rank + 1.0])
         dist.all_reduce(sums)

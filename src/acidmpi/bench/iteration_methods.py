@@ -5,25 +5,20 @@ DistributedDataParallel over gloo, and every other name is a compressor of this 
 under `DistributedOptimizer`.
 """
 
-import socket
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
-from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import torch
-import torch.distributed as dist
 from mpi4py import MPI
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as power
 from torch.nn.parallel import DistributedDataParallel
 
 from acidmpi.bench.iteration_figures import DDP, DDP_POWER, LOW_RANK, NONE
+from acidmpi.bench.iteration_gloo import gloo
 from acidmpi.bench.models import Workload, make_workload
 from acidmpi.bench.options import IterationOptions
 from acidmpi.compression import registry
@@ -179,50 +174,7 @@ def network(
 ) -> AbstractContextManager[None]:
     """What the methods need while they run: gloo, where torch's own are among them."""
     needed = any(name in (DDP, DDP_POWER) for name in names)
-    return _gloo(comm, seconds) if needed else nullcontext()
-
-
-@contextmanager
-def _gloo(comm: MPI.Comm, seconds: float) -> Iterator[None]:
-    """Torch's process group of all ranks."""
-    timeout = timedelta(seconds=seconds)
-    dist.init_process_group(
-        "gloo",
-        store=_meeting_point(comm, timeout),
-        rank=comm.rank,
-        world_size=comm.size,
-        timeout=timeout,
-    )
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def _empty_file() -> str:
-    with tempfile.NamedTemporaryFile(prefix="acidmpi-", delete=False) as file:
-        return file.name
-
-
-def _meeting_point(comm: MPI.Comm, timeout: timedelta) -> Any:
-    """A file of rank 0's where all ranks see it, else a port that it chooses."""
-    path = Path(comm.bcast(_empty_file() if comm.rank == 0 else ""))
-    if comm.allreduce(path.exists(), MPI.LAND):
-        # The last rank to let go of the file removes it.
-        return dist.FileStore(str(path), comm.size)  # type: ignore[attr-defined]
-    if comm.rank == 0:
-        path.unlink(missing_ok=True)
-    host, first = comm.bcast(socket.gethostname()), comm.rank == 0
-    make = partial(
-        dist.TCPStore,  # type: ignore[attr-defined]
-        host,
-        world_size=comm.size,
-        timeout=timeout,
-        wait_for_workers=False,
-    )
-    store = make(port=0, is_master=True) if first else None
-    port = comm.bcast(store.port if store else None)
-    return store or make(port=port, is_master=False)
+    return gloo(comm, seconds) if needed else nullcontext()
 
 
 @contextmanager
