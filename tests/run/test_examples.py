@@ -31,6 +31,10 @@ else:
         (["embed.py"], r"residual .*e-0\d; surrogate: loss 0\.0\d+ after"),
         (["embed.py", "--inline"], r"residual .*e-0\d; surrogate: loss 0\.0\d+ after"),
         (["train_torch.py"], r"accuracy 0\.9\d+ after \d+ gradients of 3 ranks"),
+        (
+            ["distributed_optimizer.py"],
+            r"accuracy 0\.9\d+, last loss .* after \d+ steps of 3 ranks",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
