@@ -32,6 +32,17 @@ def test_the_largest_are_chosen(size, density, values):
     assert np.array_equal(np.sort(np.abs(numbers[chosen])), best)
 
 
+@pytest.mark.parametrize("filled", [0, 5, 2_000])
+def test_mostly_zeros_are_no_exception(filled):
+    """As in 3×3 kernels of which only the centre gets a gradient."""
+    numbers = np.zeros((10_000, 9))
+    numbers[:filled, 4] = np.random.default_rng(0).normal(size=filled)
+    chosen = largest(numbers.ravel(), 900)
+    assert len(set(chosen.tolist())) == 900
+    found = np.sort(np.abs(numbers.ravel()[chosen]))
+    assert np.array_equal(found, np.sort(np.abs(numbers.ravel()))[-900:])
+
+
 def test_each_tensor_sends_its_own_share():
     mine = gradients(1)
     mine[0][0] *= 1000
