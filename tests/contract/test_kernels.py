@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
 
-from acidmpi.kernels import bfloat16
+from acidmpi.arrays import bfloat16
 from acidmpi.kernels.hyper import SGD, Adam
 from acidmpi.kernels.reference import ReferenceKernels
 from acidmpi.testing import kernels as contract

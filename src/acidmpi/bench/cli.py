@@ -187,4 +187,6 @@ def _version() -> str:
 
 def _all_ranks() -> Any:
     """Start MPI; the communicator of all ranks."""
-    return import_module("acidmpi.mpi.library").MPI.COMM_WORLD
+    from acidmpi.mpi.library import world
+
+    return world()

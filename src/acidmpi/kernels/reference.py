@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from acidmpi.kernels import bfloat16
+from acidmpi.arrays import bfloat16
 from acidmpi.kernels.hyper import SGD, Adam, Add, Hyper
 from acidmpi.kernels.protocol import Array
 

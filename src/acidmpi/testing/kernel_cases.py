@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from acidmpi.kernels import bfloat16, load
+from acidmpi.arrays import bfloat16
+from acidmpi.kernels import load
 from acidmpi.kernels.hyper import SGD, Adam, Add, Hyper
 from acidmpi.kernels.protocol import Array, Kernels, wide_dtype
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from acidmpi.kernels import bfloat16
+from acidmpi.arrays import bfloat16
 from acidmpi.kernels.hyper import SGD, Adam, Add, Hyper
 from acidmpi.kernels.protocol import wide_dtype
 from acidmpi.testing.kernel_cases import (

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from acidmpi.arrays import bfloat16
 from acidmpi.arrays.flat import Chunk, chunks, wide_dtype
 from acidmpi.dynamics.mixing import carried_jump, mixing_weight
 from acidmpi.dynamics.timebase import RationedTheta
-from acidmpi.kernels import bfloat16
 from acidmpi.kernels.hyper import Add, Hyper
 from acidmpi.kernels.protocol import Kernels
 from acidmpi.worker.units import Units

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acidmpi.kernels import bfloat16, load
+from acidmpi.arrays import bfloat16
+from acidmpi.kernels import load
 
 BITS = np.arange(1 << 16, dtype=np.uint16)
 DTYPES = ("float16", "uint16")

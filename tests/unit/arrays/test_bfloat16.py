@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acidmpi.kernels import bfloat16
+from acidmpi.arrays import bfloat16
 
 ALL = np.arange(1 << 16, dtype=np.uint16)
 LARGEST = 0x7F7F
