@@ -3,7 +3,8 @@
 Guarantees of every `Topology` that exists:
 - edges are pairs i < j of ranks in range, sorted, each once;
 - weights are positive and finite, one for each edge;
-- every rank can be reached from every other one.
+- every rank can be reached from every other one; dead ranks (see `repair`) have no
+  edges, keep their numbers, and count in no mean.
 """
 
 import math
@@ -53,12 +54,17 @@ class Topology:
     weights: tuple[float, ...]
     name: str
     absolute: bool = False
+    dead: tuple[int, ...] = ()
+    """Ranks without edges, in increasing order; `repair.repaired` makes such graphs."""
+    whole: "Topology | None" = None
+    """The graph before any death, where this one has been repaired."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise TopologyError(
                 f"a graph needs at least one rank, got size={self.size}"
             )
+        _check_dead(self.size, self.dead)
         _check_edges(self.size, *self.endpoints)
         _check_weights(self.edges, self.weights)
         self._check_connected()
@@ -78,6 +84,11 @@ class Topology:
         ordered = tuple(zip(first.tolist(), second.tolist(), strict=True))
         return cls(size, ordered, (1.0,) * len(ordered), name)
 
+    @cached_property
+    def survivors(self) -> Integers:
+        """The ranks that are not dead, in increasing order."""
+        return np.delete(np.arange(self.size), np.array(self.dead, dtype=np.intp))
+
     def neighbours(self, rank: int) -> tuple[int, ...]:
         """The ranks that `rank` may exchange with, in increasing order."""
         return tuple(self._adjacency.neighbours[self._row(rank)].tolist())
@@ -93,21 +104,22 @@ class Topology:
     def start_rate(self, rank: int, comm_rate: float) -> float:
         """Exchanges that `rank` itself starts per unit of time."""
         _check_comm_rate(comm_rate)
-        if self.size == 1:
+        if not self.neighbours(rank):
             return 0.0
         if not self.absolute:
             return comm_rate / 2
         share = self._strengths[rank] / self._strengths.sum()
-        return float(comm_rate / 2 * self.size * share)
+        return float(comm_rate / 2 * self.survivors.size * share)
 
     def rates(self, comm_rate: float) -> Floats:
         """Exchanges per unit of time on each edge, aligned with `edges`."""
         _check_comm_rate(comm_rate)
         weights, strengths = self._scaled_weights, self._strengths
-        if self.size == 1:
+        if not weights.size:
             return weights
         if self.absolute:
-            return weights * (comm_rate * self.size / float(strengths.sum()))
+            total = comm_rate * self.survivors.size
+            return weights * (total / float(strengths.sum()))
         first, second = self.endpoints
         share = weights / strengths[first] + weights / strengths[second]
         return comm_rate / 2 * share
@@ -151,8 +163,10 @@ class Topology:
 
     def _check_connected(self) -> None:
         seen = np.zeros(self.size, dtype=bool)
-        seen[0] = True
-        waiting = [0]
+        seen[list(self.dead)] = True
+        root = int(self.survivors[0])
+        seen[root] = True
+        waiting = [root]
         while waiting:
             row = self._adjacency.neighbours[self._row(waiting.pop())]
             fresh = row[~seen[row]]
@@ -162,7 +176,13 @@ class Topology:
             lost = np.flatnonzero(~seen)
             raise TopologyError(
                 f"a graph must be connected, but in {self.name!r} {_list(lost)} cannot "
-                "be reached from rank 0; add edges that join them"
+                f"be reached from rank {root}; add edges that join them"
+            )
+        has_edges = np.isin(np.array(self.dead), np.concatenate(self.endpoints))
+        if has_edges.any():
+            raise TopologyError(
+                f"a dead rank has no edges, but in {self.name!r} "
+                f"{_list(np.array(self.dead)[has_edges])} has; `repaired` leaves them out"
             )
 
 
@@ -173,6 +193,15 @@ def _list(ranks: Integers, most: int = 5) -> str:
     shown = ", ".join(str(rank) for rank in ranks[:most])
     more = f" and {ranks.size - most} more" if ranks.size > most else ""
     return f"ranks {shown}{more}"
+
+
+def _check_dead(size: int, dead: tuple[int, ...]) -> None:
+    if list(dead) != sorted({*dead}) or not all(0 <= rank < size for rank in dead):
+        raise TopologyError(
+            f"dead ranks must be in 0..{size - 1}, sorted, each once, got {dead}"
+        )
+    if len(dead) == size:
+        raise TopologyError(f"a graph needs a survivor, got {size} dead of {size}")
 
 
 def _check_edges(size: int, first: Integers, second: Integers) -> None:

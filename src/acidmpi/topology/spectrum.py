@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from acidmpi.errors import ConfigError, TopologyError
 from acidmpi.topology.graph import Floats, Integers, Topology
 
-_DENSE_EIGENVALUES_UP_TO = 256
+_SMALL = 256
+"""Up to so many ranks, NumPy alone does it in milliseconds."""
 
 
 class Spectrum(NamedTuple):
@@ -31,10 +32,16 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(topology: Topology, comm_rate: float = 1.0) -> Spectrum:
-    """Spectrum of `topology` when ranks take part in `comm_rate` exchanges a unit."""
+    """Spectrum of `topology` when ranks take part in `comm_rate` exchanges a unit.
+
+    Dead ranks do not count: it is that of the graph of the survivors.
+    """
     if not (math.isfinite(comm_rate) and comm_rate > 0):
         raise ConfigError(f"comm_rate must be positive and finite, got {comm_rate}")
-    at_one = spectrum_of_rates(topology.size, topology.endpoints, topology.rates(1.0))
+    survivors = topology.survivors
+    first, second = (np.searchsorted(survivors, ends) for ends in topology.endpoints)
+    rates = topology.rates(1.0)
+    at_one = spectrum_of_rates(survivors.size, (first, second), rates)
     return Spectrum(at_one.chi_1 / comm_rate, at_one.chi_2 / comm_rate)
 
 
@@ -77,20 +84,36 @@ def _shifted_inverse(laplacian: Floats) -> Floats:
     vector. The shift s is the mean of the other eigenvalues of Lambda, so 1/s is never
     the largest one, and the constant vector drops out of every resistance.
     """
-    from scipy.linalg import lapack
-
     size = len(laplacian)
     shift = float(np.trace(laplacian)) / (size - 1)
     laplacian += shift / size
-    factor, failed = lapack.dpotrf(laplacian, lower=1, clean=0, overwrite_a=1)
-    if not failed:
-        inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    if failed:
+    inverse = _inverse(laplacian)
+    if inverse is None:
         raise TopologyError(
             "the rates of the edges span too many orders of magnitude for a spectrum; "
             "bring the smallest and the largest nearer together"
         )
-    return np.asarray(inverse)
+    return inverse
+
+
+def _inverse(lower: Floats) -> Floats | None:
+    """Lower triangle of the inverse, or None where the matrix is not positive.
+
+    Small ones are inverted by NumPy: SciPy's import takes a survivor of a death longer
+    than the work.
+    """
+    if len(lower) <= _SMALL:
+        try:
+            factor = np.linalg.inv(np.linalg.cholesky(lower))
+        except np.linalg.LinAlgError:
+            return None
+        return np.asarray(factor.T @ factor)
+    from scipy.linalg import lapack
+
+    factor, failed = lapack.dpotrf(lower, lower=1, clean=0, overwrite_a=1)
+    if not failed:
+        inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    return None if failed else np.asarray(inverse)
 
 
 def _effective_resistances(
@@ -103,7 +126,7 @@ def _effective_resistances(
 def _largest_eigenvalue(lower: Floats) -> float:
     """Largest eigenvalue of a symmetric matrix given by its lower triangle."""
     size = len(lower)
-    if size <= _DENSE_EIGENVALUES_UP_TO:
+    if size <= _SMALL:
         return float(np.linalg.eigvalsh(lower, UPLO="L")[-1])
     from scipy.linalg import blas
     from scipy.sparse.linalg import LinearOperator, eigsh
