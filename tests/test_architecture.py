@@ -12,7 +12,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 LINT = "import sys; from importlinter.cli import lint_imports as f; sys.exit(f({}))"
-HEAVY = ("cupy", "mpi4py", "networkx", "numba", "numpy", "rich", "scipy", "torch")
+HEAVY = (
+    "cupy",
+    "matplotlib",
+    "mpi4py",
+    "networkx",
+    "numba",
+    "numpy",
+    "rich",
+    "scipy",
+    "torch",
+)
 LONGEST_MODULE_LINES = 400
 
 
@@ -66,6 +76,7 @@ PLANTED = {
     "cupy": ("kernels/planted.py", "import cupy", "cupy only"),
     "networkx": ("worker/planted.py", "import networkx", "inside topology only"),
     "numba": ("dynamics/planted.py", "from numba import njit", "in kernels only"),
+    "matplotlib": ("worker/planted.py", "import matplotlib", "in figures only"),
     "rich": ("worker/planted.py", "import rich.progress", "only commands draw"),
     "bare": ("train/planted.py", "from acidmpi import Worker", "the bare package"),
     "cycle": ("arrays/flat.py", "import acidmpi.arrays.torch", "no import cycles"),
@@ -126,6 +137,10 @@ def test_pure_halves_load_neither_mpi_nor_torch(module):
 @pytest.mark.parametrize("module", ["acidmpi.worker.gossip", "acidmpi.tasks"])
 def test_arrays_need_no_torch(module):
     assert "torch" not in loaded_by(module)
+
+
+def test_charts_load_matplotlib_only_to_draw():
+    assert "matplotlib" not in loaded_by("acidmpi.figures.charts")
 
 
 def test_help_of_train_starts_nothing_and_offers_what_was_promised():
