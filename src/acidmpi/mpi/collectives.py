@@ -17,7 +17,14 @@ from acidmpi.clocks import WallClock
 from acidmpi.errors import AcidError, DisagreementError, RemoteError
 from acidmpi.progress import Backoff, Deadline
 
+SHORTEST_SLEEP_SECONDS = 20e-6
 LONGEST_SLEEP_SECONDS = 5e-3
+GROWTH = 1.1
+"""A collective goes through many ranks, one after the other: each that oversleeps adds to
+the whole. With sleeps that double, and one look each, opening and closing a worker on 7
+ranks of MPICH took 855 ms instead of 71."""
+LOOKS = 4
+"""Several steps of a collective may be ready at once, and a look takes one."""
 MOST_DIFFERENCES = 5
 
 _GIVEN_UP: list[MPI.Request] = []
@@ -36,8 +43,8 @@ def complete(request: MPI.Request, seconds: float, what: str) -> None:
         DeadlineExceeded: it took longer.
     """
     deadline = Deadline(seconds, WallClock(), what)
-    backoff = Backoff(20e-6, LONGEST_SLEEP_SECONDS)
-    while not request.Test():
+    backoff = Backoff(SHORTEST_SLEEP_SECONDS, LONGEST_SLEEP_SECONDS, GROWTH)
+    while not any(request.Test() for _ in range(LOOKS)):
         if deadline.passed:
             _GIVEN_UP.append(request)
         deadline.check()

@@ -15,6 +15,7 @@ from acidmpi.arrays import bfloat16
 from acidmpi.clocks import WallClock
 from acidmpi.compression.protocol import Array, Sum
 from acidmpi.errors import ConfigError
+from acidmpi.mpi.collectives import GROWTH
 from acidmpi.parallel.messages import LARGEST_COUNT, Channel, Traffic
 from acidmpi.progress import Backoff, Deadline
 
@@ -108,7 +109,7 @@ class Collectives:
 
     def _until(self, ready: Callable[[], bool], what: str, keep: object) -> None:
         deadline = Deadline(self._seconds, WallClock(), what)
-        backoff = Backoff(SHORTEST_SLEEP_SECONDS, LONGEST_SLEEP_SECONDS)
+        backoff = Backoff(SHORTEST_SLEEP_SECONDS, LONGEST_SLEEP_SECONDS, GROWTH)
         moved = self._channel.moved
         try:
             while not ready():

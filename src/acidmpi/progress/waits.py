@@ -30,16 +30,21 @@ Steps = Generator[Pace, None, T]
 
 
 class Backoff:
-    """Sleeping times that double from `shortest` to `longest` until progress resets them.
+    """Sleeping times that grow from `shortest` to `longest` until progress resets them.
 
     Args:
         shortest_seconds: first sleep after progress.
         longest_seconds: bound on every sleep.
+        growth: each sleep by the one before. With 1 + s a wait that ends after t
+            seconds is noticed at most about s·t later.
     """
 
-    def __init__(self, shortest_seconds: float, longest_seconds: float) -> None:
+    def __init__(
+        self, shortest_seconds: float, longest_seconds: float, growth: float = 2.0
+    ) -> None:
         self._shortest = shortest_seconds
         self._longest = longest_seconds
+        self._growth = growth
         self._next = shortest_seconds
 
     def reset(self) -> None:
@@ -47,9 +52,9 @@ class Backoff:
         self._next = self._shortest
 
     def next(self) -> float:
-        """Seconds to sleep now; the following call gives twice as many, up to the bound."""
+        """Seconds to sleep now; the following call gives more, up to the bound."""
         seconds = self._next
-        self._next = min(2 * seconds, self._longest)
+        self._next = min(self._growth * seconds, self._longest)
         return seconds
 
 

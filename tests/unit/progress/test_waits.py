@@ -11,16 +11,21 @@ from acidmpi.errors import DeadlineExceeded
 from acidmpi.progress import Backoff, Deadline, Pace, available_cores, until
 
 
-@given(st.floats(1e-6, 1e-2), st.floats(1, 1e4), st.lists(st.booleans(), max_size=40))
-def test_sleeps_double_up_to_the_bound_and_start_again(shortest, times, resets):
+@given(
+    st.floats(1e-6, 1e-2),
+    st.floats(1, 1e4),
+    st.floats(1, 3),
+    st.lists(st.booleans(), max_size=40),
+)
+def test_sleeps_grow_up_to_the_bound_and_start_again(shortest, times, growth, resets):
     longest = shortest * times
-    backoff, expected = Backoff(shortest, longest), shortest
+    backoff, expected = Backoff(shortest, longest, growth), shortest
     for reset in resets:
         if reset:
             backoff.reset()
             expected = shortest
         assert backoff.next() == pytest.approx(expected)
-        expected = min(2 * expected, longest)
+        expected = min(growth * expected, longest)
 
 
 @given(st.floats(1e-3, 1e3), st.lists(st.floats(0, 2), min_size=1, max_size=20))
