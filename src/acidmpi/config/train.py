@@ -26,6 +26,7 @@ USED_BY = {
     "max_lag": ASYNCHRONOUS,
     "pairing": ASYNCHRONOUS,
     "safety": ASYNCHRONOUS,
+    "fault": ASYNCHRONOUS,
     "compression": ("allreduce",),
     "matrix_rank": ("allreduce",),
     "density": ("allreduce",),
@@ -162,6 +163,10 @@ class TrainConfig:
 
     deadline_seconds: Annotated[float, above(0)] = DEADLINE_SECONDS
     """How long a wait for other ranks may take before the run ends with an error."""
+
+    fault: str | None = None
+    """What is to go wrong, for drills, such as 'rank=2 at=exchange:50 do=kill'; several
+    with semicolons, or a TOML file."""
 
     output: Path | None = None
     """The run's folder; by default runs/TASK-METHOD-TIME."""

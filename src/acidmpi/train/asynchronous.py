@@ -160,12 +160,14 @@ class VectorTrainer:
             metrics=metrics,
             **worker_options(config, plan),
         )
+        engine = self._worker.engine
+        self._gradient = engine.drill.spoil_result(task.gradient, engine.next_gradient)
         self.course = WorkerCourse(self._worker)
 
     def step(self, rate: float) -> float:
         """One noisy gradient at the live x, then the update of SGD."""
         loss: float = self._task.loss(self._x)
-        gradient = self._task.gradient(self._x, self._task.generator)
+        gradient = self._gradient(self._x, self._task.generator)
         if usable(gradient, loss, self._config.nonfinite):
             change = self._sgd.change(clipped(gradient, self._config.clip), rate)
             self._worker.apply(change, loss, lr=rate)
@@ -199,4 +201,5 @@ def worker_options(config: TrainConfig, plan: Plan) -> dict[str, Any]:
         "seed": config.seed,
         "deadline_seconds": config.deadline_seconds,
         "average_every": plan.average_every,
+        "fault": config.fault,
     }

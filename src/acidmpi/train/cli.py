@@ -24,6 +24,7 @@ from acidmpi.errors import (
     Interrupted,
     RemoteError,
 )
+from acidmpi.faults.plan import Plan
 from acidmpi.train.signals import INTERRUPTED_STATUS, SignalWatch
 from acidmpi.train.version import version_of
 
@@ -169,6 +170,7 @@ def _accept(config: TrainConfig | None, mistake: ConfigError | None) -> TrainCon
     if mistake is not None:
         raise mistake
     assert config is not None
+    Plan.of(config.fault)
     return config
 
 

@@ -13,6 +13,7 @@ from acidmpi.dynamics.arrivals import PoissonArrivals
 from acidmpi.dynamics.coefficients import BASELINE, Coefficients, acid_coefficients
 from acidmpi.dynamics.governor import Governor
 from acidmpi.errors import AcidError
+from acidmpi.faults.drill import Drill
 from acidmpi.kernels import load
 from acidmpi.kernels.hyper import Add
 from acidmpi.mpi.collectives import agreeing, broadcast
@@ -33,6 +34,7 @@ from acidmpi.worker.averaging import Averaging
 from acidmpi.worker.demand import Demand, LogicalDemand, PoissonDemand, ScheduledDemand
 from acidmpi.worker.driver import InlineDriver, ThreadDriver
 from acidmpi.worker.exchange import Exchanger
+from acidmpi.worker.faults import attach_faults
 from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.loop import CommunicationLoop
 from acidmpi.worker.options import MAX_LAG, WorkerOptions
@@ -129,6 +131,7 @@ def assemble(
     graph: Graph,
     node: Node,
     metrics: Any,
+    drill: Drill,
 ) -> Parts:
     """Join the parts; local to this rank."""
     clock = WallClock()
@@ -147,8 +150,8 @@ def assemble(
     )
     recorder = Recorder(metrics, clock, units, ledger)
     tally = Tally(size, recorder)
-    wire = Wire(comms.control)
-    transport = HostTransport(comms.data)
+    wire = drill.wire(Wire(comms.control))
+    transport = drill.transport(HostTransport(comms.data))
     hot = HOT_SECONDS if node.ranks_per_core <= 1 else 0.0
     exchanger = Exchanger(
         state, transport, options.chunk_bytes, clock, options.deadline_seconds, hot
@@ -188,6 +191,7 @@ def assemble(
         deadline_seconds=options.deadline_seconds,
         hot_seconds=hot,
     )
+    attach_faults(drill, wire, exchanger, pulse, averaging)
     driver = _driver(options, loop, ledger, node, comms.control)
     return Parts(
         graph=graph,

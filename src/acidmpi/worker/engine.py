@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acidmpi.errors import ConfigError
+from acidmpi.faults.drill import Drill
+from acidmpi.faults.plan import Plan
 from acidmpi.mpi.collectives import agree, agreeing, check_same
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import find_node
@@ -68,6 +70,8 @@ class Engine:
     ) -> None:
         check_thread_level(options.progress)
         self.options = options
+        self.drill = Drill(Plan.of(options.fault), comm.rank, comm.size, options.seed)
+        """What is to go wrong on this rank, usually nothing."""
         self._seconds = options.deadline_seconds
         self._comms = Communicators.open(comm, self._seconds)
         self.rank, self.size = comm.rank, comm.size
@@ -80,6 +84,8 @@ class Engine:
         except BaseException:
             self._comms.close()
             raise
+        self.drill.attach(self, "gradient", "gradient")
+        self.drill.start()
         self._parts.driver.start()
         self._catch_up(1.0)
 
@@ -92,14 +98,22 @@ class Engine:
         metrics: Any,
     ) -> Parts:
         collective, options = self._comms.collective, self.options
+        phase = self.drill.phase
+        phase("agree")
         agree(collective, None, self._seconds)  # see `told_to_all`
         check_same(collective, {**options.described(), **signature}, self._seconds)
+        phase("topology")
         graph = shared_topology(collective, options)
         node = find_node(collective, self._seconds)
+        phase("kernels")
         warm_kernels(collective, node, options, arrays, rules)
+        phase("parameters")
         broadcast_arrays(collective, common, self._seconds)
+        phase("assemble")
         with agreeing(collective, self._seconds):
-            return assemble(self._comms, arrays, options, graph, node, metrics)
+            return assemble(
+                self._comms, arrays, options, graph, node, metrics, self.drill
+            )
 
     @property
     def parts(self) -> Parts:
@@ -128,6 +142,10 @@ class Engine:
     def total_gradients(self) -> int:
         """Gradients of all ranks, as far as this one knows."""
         return self._parts.ledger.total_gradients
+
+    def next_gradient(self) -> int:
+        """Number of the gradient that this rank makes now, counted from 1."""
+        return self._parts.ledger.gradients + 1
 
     @property
     def clean(self) -> bool:
@@ -284,12 +302,15 @@ class Engine:
 
     def _average(self, buffers: Sequence[Array]) -> None:
         comm, parts = self._comms.collective, self._parts
+        self.drill.reach("final")
         exchanger, stopped = parts.exchanger, parts.ledger.flags & INTERRUPTED
         mine = np.array([exchanger.drift, exchanger.checked, stopped], np.float64)
         drift, checked, interrupted = mean(comm, mine, self._seconds)
         # A signal may have come when nobody could be told any more.
         self._reason = "interrupted" if interrupted else "finished"
+        self.drill.reach("final")
         self._spread = average_state(comm, parts.state, self._seconds)
+        self.drill.reach("final")
         average_arrays(comm, buffers, self._seconds)
         scale = checked * self._spread.rms
         self._drift = abs(float(drift)) / scale if scale else 0.0

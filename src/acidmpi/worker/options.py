@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin
 
 from acidmpi.errors import ConfigError
+from acidmpi.faults.plan import Plan
 
 Method = Literal["a2cid2", "async"]
 Pairing = Literal["handshake", "schedule", "fifo"]
@@ -60,6 +61,9 @@ class WorkerOptions:
     average_every: int | None = None
     """Gradients of all ranks between two averages handed to rank 0; None: none."""
 
+    fault: str | None = None
+    """What is to go wrong, for drills: see docs/faults_to_order.md."""
+
     def __post_init__(self) -> None:
         for name in ("method", "pairing", "progress"):
             _check_choice(name, getattr(self, name))
@@ -72,6 +76,7 @@ class WorkerOptions:
             _check_whole(name, getattr(self, name))
         for name in ("comm_rate", "safety", "seed"):
             _check_finite(name, getattr(self, name), 0.0)
+        _check_plan(self.fault)
         if self.safety > 1:
             raise ConfigError(
                 f"safety must lie between 0 (no acceleration) and 1, got {self.safety}"
@@ -95,6 +100,15 @@ def _check_choice(name: str, value: Any) -> None:
     assert get_origin(kind) is Literal
     if value not in known:
         raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def _check_plan(text: Any) -> None:
+    if not isinstance(text, str | None):
+        raise ConfigError(f"fault must be a plan as text, or None, got {text!r}")
+    try:
+        Plan.of(text)
+    except ConfigError as error:
+        raise ConfigError(f"fault: {error}") from error
 
 
 def _check_whole(name: str, value: Any) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from acidmpi.config.train import TrainConfig
 from acidmpi.errors import NonFiniteError
+from acidmpi.faults.drill import Drill
+from acidmpi.faults.plan import Plan
 from acidmpi.tasks.registry import load_task, task_defaults
 from acidmpi.train import asynchronous
 from acidmpi.train.asynchronous import VectorTrainer, worker_options
@@ -19,6 +21,8 @@ from acidmpi.worker.options import WorkerOptions
 class FakeGossip:
     def __init__(self, x, **options):
         self.x, self.options, self.applied = x, options, []
+        drill = Drill(Plan.of(options["fault"]), 0, 1)
+        self.engine = SimpleNamespace(drill=drill, next_gradient=lambda: 1)
 
     def apply(self, update, loss=None, samples=0, lr=0.0):
         self.x += update

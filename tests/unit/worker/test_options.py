@@ -23,6 +23,7 @@ BAD = {
     "chunk_bytes": [0, -4, NAN, 0.5, 1e6, None, "1M"],
     "max_lag": [-1, NAN, INFINITE, "none"],
     "seed": [-1, 0.5, None, "chance"],
+    "fault": [3, "rank=0", "rank=0 at=lunch:1 do=kill"],
 }
 GOOD = {
     "method": ["a2cid2", "async"],
@@ -37,6 +38,7 @@ GOOD = {
     "chunk_bytes": [8, 1 << 30, np.int32(64)],
     "max_lag": [None, 0, 1000],
     "seed": [0, 2**40, np.uint32(7)],
+    "fault": [None, "rank=0 at=gradient:1 do=raise"],
     "topology": ["ring", "some/file", object()],
 }
 

@@ -92,6 +92,12 @@ class Worker(Participant):
         except BaseException:
             self._release()
             raise
+        self._engine.drill.spoil_before(
+            self._flat,
+            "gradients_finite",
+            lambda: self._flat.gradients[0],
+            self._engine.next_gradient,
+        )
 
     def _start(self, comm: Comm, options: WorkerOptions, metrics: Any) -> Engine:
         return Engine(
