@@ -3,9 +3,54 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, TypeVar, final
 
 import numpy as np
+
+from acidmpi.pairing.machine import Facade, Shown
+
+PATIENCE = (2.0, 4.0)
+"""Exchange times to wait after a refusal, and to listen to a neighbour: from, to."""
+
+MOST_REFUSALS = 8
+"""The wait grows with the number of refusals in a row, up to this number."""
+
+
+class Remembering(Shown, Protocol):
+    """The fields of a state that a choice looks at."""
+
+    @property
+    def last(self) -> int | None: ...  # noqa: D102 - see handshake.State
+    @property
+    def callers(self) -> tuple[int, ...]: ...  # noqa: D102
+
+
+def leads(yielded: frozenset[int], rank: int, peer: int) -> bool:
+    """Whether this rank is the leader of the pair; its peer always thinks the contrary.
+
+    The lower rank leads first, and the lead changes hands whenever requests cross. Both
+    ends see the same crossings, so that they agree without a message.
+    """
+    return (rank < peer) != (peer in yielded)
+
+
+def preferred(state: Remembering, neighbours: tuple[int, ...]) -> int | None:
+    """A neighbour that this rank has just refused and may ask, the newest first.
+
+    It is probably still free, and asking it spares both sides another BUSY; the newest
+    had the least time to find someone else.
+    """
+    if not state.callers:
+        return None
+    for caller in reversed(state.callers):
+        if caller in neighbours and (caller != state.last or len(neighbours) == 1):
+            return caller
+    return None
+
+
+def others(neighbours: tuple[int, ...], last: int | None) -> tuple[int, ...]:
+    """All neighbours but the last peer, unless it is the only one."""
+    return tuple(peer for peer in neighbours if peer != last) or neighbours
 
 
 class Draw(NamedTuple):
@@ -76,3 +121,100 @@ class Listening:
 
     def _concerns(self, peers: tuple[int, ...]) -> bool:
         return len(peers) == 1 and peers[0] == self._caller
+
+
+S = TypeVar("S", bound=Remembering)
+
+
+class Asker(Facade[S]):
+    """The chance and the patience of a machine that asks; the verbs are the subclass's.
+
+    Args:
+        state: where the machine begins.
+        rank: this rank.
+        neighbours: ranks that it may be matched with.
+        weights: how often each of them is to be asked, relatively.
+        generator: where the draws come from.
+    """
+
+    def __init__(
+        self,
+        state: S,
+        rank: int,
+        neighbours: Sequence[int],
+        weights: Sequence[float],
+        generator: np.random.Generator,
+    ) -> None:
+        super().__init__(state, tuple(neighbours))
+        self._rank = rank
+        self._generator = generator
+        self._refused = 0
+        self._look_round(self._neighbours, weights)
+
+    @property
+    def refused(self) -> int:
+        """Refusals in a row, since the last match."""
+        return self._refused
+
+    def patience(self) -> float:
+        """How long to wait before the next `start`, in exchange times.
+
+        To be drawn once after each `finish` and after each BUSY received.
+        """
+        if not self._refused and not self._listening.pays:
+            return 0.0
+        times = self._patience_times()
+        if times == 0:
+            return 0.0
+        shortest, longest = PATIENCE
+        return times * (shortest + (longest - shortest) * self._generator.random())
+
+    def _look_round(
+        self, neighbours: tuple[int, ...], weights: Sequence[float]
+    ) -> None:
+        """These are the neighbours from now on."""
+        self._neighbours = neighbours
+        self._weights = dict(zip(neighbours, weights, strict=True))
+        self._draws: dict[int | None, Draw] = {}
+        self._listening = Listening(self._rank, neighbours)
+
+    def _reachable(self) -> tuple[int, ...]:
+        """Neighbours that may be asked now."""
+        return self._neighbours
+
+    def _chosen(self) -> int:
+        """Whom the next start asks."""
+        caller = preferred(self._state, self._reachable())
+        if caller is None:
+            draw = self._draw()
+            self._listening.asks(draw.peers)
+            return draw.peer(self._generator)
+        self._listening.asks(())
+        return caller
+
+    def _note_refusal(self) -> None:
+        self._refused += 1
+        self._listening.refused()
+
+    def _note_match(self, *, accepted: bool) -> None:
+        self._refused = 0
+        if accepted:
+            self._listening.accepted()
+
+    def _patience_times(self) -> int:
+        if preferred(self._state, self._reachable()) is not None:
+            return 0
+        if self._refused:
+            return min(self._refused, MOST_REFUSALS)
+        return int(self._listening.advised(self._draw().peers))
+
+    def _draw(self) -> Draw:
+        last = self._state.last
+        draw = self._draws.get(last)
+        if draw is None:
+            draw = self._draws[last] = self._draw_of(self._neighbours)
+        return draw
+
+    def _draw_of(self, neighbours: tuple[int, ...]) -> Draw:
+        peers = others(neighbours, self._state.last)
+        return Draw.of(peers, [self._weights[peer] for peer in peers])

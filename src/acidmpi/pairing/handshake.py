@@ -18,17 +18,10 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from acidmpi.pairing.choice import Draw, Listening
-from acidmpi.pairing.machine import Facade
+from acidmpi.pairing.choice import Asker, leads, others, preferred
 from acidmpi.pairing.messages import Kind, Send, Sends, unexpected
 
 REQUEST, ACCEPT, BUSY = int(Kind.REQUEST), int(Kind.ACCEPT), int(Kind.BUSY)
-
-PATIENCE = (2.0, 4.0)
-"""Exchange times to wait after a refusal, and to listen to a neighbour: from, to."""
-
-MOST_REFUSALS = 8
-"""The wait grows with the number of refusals in a row, up to this number."""
 
 
 class State(NamedTuple):
@@ -47,34 +40,6 @@ class State(NamedTuple):
 
 
 Step = tuple[State, Sends]
-
-
-def leads(state: State, rank: int, peer: int) -> bool:
-    """Whether this rank is the leader of the pair; its peer always thinks the contrary.
-
-    The lower rank leads first, and the lead changes hands whenever requests cross. Both
-    ends see the same crossings, so that they agree without a message.
-    """
-    return (rank < peer) != (peer in state.yielded)
-
-
-def preferred(state: State, neighbours: tuple[int, ...]) -> int | None:
-    """A neighbour that this rank has just refused and may ask, the newest first.
-
-    It is probably still free, and asking it spares both sides another BUSY; the newest
-    had the least time to find someone else.
-    """
-    if not state.callers:
-        return None
-    for caller in reversed(state.callers):
-        if caller != state.last or len(neighbours) == 1:
-            return caller
-    return None
-
-
-def others(neighbours: tuple[int, ...], last: int | None) -> tuple[int, ...]:
-    """All neighbours but the last peer, unless it is the only one."""
-    return tuple(peer for peer in neighbours if peer != last) or neighbours
 
 
 def candidates(state: State, neighbours: tuple[int, ...]) -> tuple[int, ...]:
@@ -119,7 +84,7 @@ def retire(state: State) -> Step:
 def _asked(state: State, rank: int, source: int) -> Step:
     if state.asking == source:
         yielded = state.yielded ^ {source}
-        return _match(state, source, leads(state, rank, source), yielded), ()
+        return _match(state, source, leads(state.yielded, rank, source), yielded), ()
     if state.matched is None and state.asking is None:
         matched = _match(state, source, False, state.yielded)
         return matched, (Send(source, Kind.ACCEPT),)
@@ -134,7 +99,7 @@ def _match(state: State, peer: int, started: bool, yielded: frozenset[int]) -> S
 
 
 @final
-class HandshakeMachine(Facade[State]):
+class HandshakeMachine(Asker[State]):
     """The handshake protocol of one rank.
 
     Args:
@@ -151,18 +116,7 @@ class HandshakeMachine(Facade[State]):
         weights: Sequence[float],
         generator: np.random.Generator,
     ) -> None:
-        super().__init__(State(), tuple(neighbours))
-        self._rank = rank
-        self._weights = dict(zip(neighbours, weights, strict=True))
-        self._generator = generator
-        self._draws: dict[int | None, Draw] = {}
-        self._listening = Listening(rank, self._neighbours)
-        self._refused = 0
-
-    @property
-    def refused(self) -> int:
-        """Refusals in a row, since the last match."""
-        return self._refused
+        super().__init__(State(), rank, neighbours, weights, generator)
 
     @property
     def can_start(self) -> bool:
@@ -178,23 +132,16 @@ class HandshakeMachine(Facade[State]):
     def start(self) -> Sends:
         """Draw a neighbour and ask it."""
         assert self.can_start
-        caller = preferred(self._state, self._neighbours)
-        peer = self._drawn_peer() if caller is None else caller
-        if caller is not None:
-            self._listening.asks(())
-        self._state, sends = start(self._state, peer)
+        self._state, sends = start(self._state, self._chosen())
         return sends
 
     def receive(self, source: int, kind: int) -> Sends:
         """Take the next message of the channel from `source`."""
         self._state, sends = receive(self._state, self._rank, source, kind)
         if kind == BUSY:
-            self._refused += 1
-            self._listening.refused()
+            self._note_refusal()
         elif self._state.matched is not None:
-            self._refused = 0
-            if kind == ACCEPT:
-                self._listening.accepted()
+            self._note_match(accepted=kind == ACCEPT)
         return sends
 
     def finish(self) -> Sends:
@@ -207,37 +154,3 @@ class HandshakeMachine(Facade[State]):
         """This rank will start no more; it goes on answering."""
         self._state, sends = retire(self._state)
         return sends
-
-    def patience(self) -> float:
-        """How long to wait before the next `start`, in exchange times.
-
-        To be drawn once after each `finish` and after each BUSY received.
-        """
-        if not self._refused and not self._listening.pays:
-            return 0.0
-        times = self._patience_times()
-        if times == 0:
-            return 0.0
-        shortest, longest = PATIENCE
-        return times * (shortest + (longest - shortest) * self._generator.random())
-
-    def _drawn_peer(self) -> int:
-        draw = self._draw()
-        self._listening.asks(draw.peers)
-        return draw.peer(self._generator)
-
-    def _patience_times(self) -> int:
-        if preferred(self._state, self._neighbours) is not None:
-            return 0
-        if self._refused:
-            return min(self._refused, MOST_REFUSALS)
-        return int(self._listening.advised(self._draw().peers))
-
-    def _draw(self) -> Draw:
-        last = self._state.last
-        draw = self._draws.get(last)
-        if draw is None:
-            peers = others(self._neighbours, last)
-            weights = [self._weights[peer] for peer in peers]
-            draw = self._draws[last] = Draw.of(peers, weights)
-        return draw

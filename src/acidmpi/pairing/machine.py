@@ -7,10 +7,14 @@ Guarantees of every machine:
   through `finish`;
 - it answers at once; in return, what a call returns must be sent at once and in that
   order, because the protocols rest on the order of each channel.
+
+Only `confirmed.ConfirmedMachine` can lose a peer; the others refuse it with one message.
 """
 
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Generic, NoReturn, Protocol, TypeVar
 
+from acidmpi.errors import ConfigError
 from acidmpi.pairing.messages import Sends
 
 
@@ -30,7 +34,8 @@ class Shown(Protocol):
 class Machine(Protocol):
     """One rank's side of a pairing protocol.
 
-    Any of the four verbs may leave the machine matched: look at `matched` after each.
+    Any of `start`, `receive`, `finish` and `retire` may leave the machine matched: look
+    at `matched` after each. `remove` may leave it unmatched.
     """
 
     @property
@@ -51,6 +56,11 @@ class Machine(Protocol):
     @property
     def asking(self) -> int | None:
         """The neighbour whose answer is outstanding."""
+        ...
+
+    @property
+    def awaited(self) -> int | None:
+        """The rank whose next word this one waits for: asked by it, or promised to."""
         ...
 
     @property
@@ -91,6 +101,18 @@ class Machine(Protocol):
         """
         ...
 
+    def set_aside(self) -> Sends:
+        """Wait no longer for the rank that is `asking`; its answer is taken later."""
+        ...
+
+    def remove(self, peer: int) -> Sends:
+        """`peer` is dead. What was at hand with it is over and does not count."""
+        ...
+
+    def rewire(self, neighbours: Sequence[int], weights: Sequence[float]) -> None:
+        """New neighbours, for the next start; whoever asks is answered all the same."""
+        ...
+
 
 S = TypeVar("S", bound=Shown)
 
@@ -128,6 +150,11 @@ class Facade(Generic[S]):
         return self._state.asking
 
     @property
+    def awaited(self) -> int | None:
+        """The rank whose next word this one waits for."""
+        return self._state.asking
+
+    @property
     def retired(self) -> bool:
         """Whether this rank starts no more."""
         return self._state.retired
@@ -137,3 +164,33 @@ class Facade(Generic[S]):
         """Retired, nothing at hand, no answer outstanding: fit to enter the barrier."""
         state = self._state
         return state.retired and state.matched is None and state.asking is None
+
+    def set_aside(self) -> Sends:
+        """Refused.
+
+        Raises:
+            ConfigError: this protocol waits for every answer.
+        """
+        self._refuse()
+
+    def remove(self, peer: int) -> Sends:
+        """Refused.
+
+        Raises:
+            ConfigError: this protocol cannot lose a peer.
+        """
+        self._refuse()
+
+    def rewire(self, neighbours: Sequence[int], weights: Sequence[float]) -> None:
+        """Refused.
+
+        Raises:
+            ConfigError: this protocol keeps its neighbours.
+        """
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise ConfigError(
+            "only the confirmed handshake goes on without a peer, got "
+            f"{type(self).__name__}; choose the pairing 'handshake' and fault tolerance"
+        )

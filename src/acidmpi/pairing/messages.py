@@ -22,6 +22,12 @@ class Kind(IntEnum):
     OPEN = 4
     """I start no more, ask me whenever you are due (`fifo` only); needs no answer."""
 
+    CONFIRM = 5
+    """Your ACCEPT stands: both of us are matched (`confirmed` only)."""
+
+    CANCEL = 6
+    """Your ACCEPT came too late, I have gone on: be free (`confirmed` only)."""
+
 
 class Send(NamedTuple):
     """A control message on its way out."""

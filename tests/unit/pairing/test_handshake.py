@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acidmpi.pairing import handshake
+from acidmpi.pairing import choice, handshake
 from acidmpi.pairing.handshake import HandshakeMachine, State
 from acidmpi.pairing.messages import Kind, Send
 
@@ -155,7 +155,7 @@ def test_patience_grows_with_refusals_and_ends_with_a_match():
     for refusals in range(1, 12):
         one.start()
         one.receive(one.asking, Kind.BUSY)
-        times = min(refusals, handshake.MOST_REFUSALS)
+        times = min(refusals, choice.MOST_REFUSALS)
         assert 2.0 * times <= one.patience() <= 4.0 * times
     exchange(one, 1)
     assert one.patience() == 0.0
