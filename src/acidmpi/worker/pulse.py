@@ -24,18 +24,14 @@ from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.state import RankState
 from acidmpi.worker.tally import Tally
 from acidmpi.worker.units import Units, WallUnits
+from acidmpi.worker.windows import (
+    ENOUGH_EXCHANGES,
+    RATE_EXCHANGES,
+    UNIT_GRADIENTS,
+    remember,
+)
 
 Vector = NDArray[np.float64]
-
-ENOUGH_EXCHANGES = 3
-"""Exchanges of every rank before x and x̃ are mixed at all."""
-
-UNIT_GRADIENTS = 16
-"""Gradients of each rank over which the unit of time is measured, about."""
-
-RATE_EXCHANGES = (200, 32)
-"""Exchanges over which the rate is measured: so many, and so many for each rank. The
-constants follow the lower envelope of the measured rate, so it should be steady."""
 
 
 class Field(IntEnum):
@@ -200,8 +196,8 @@ class Pulse:
         self._before = fields
         few, each = RATE_EXCHANGES
         window = few + each * self.size
-        _remember(self._steadily, step, Field.EXCHANGES, window)
-        _remember(self._lately, step, Field.GRADIENTS, UNIT_GRADIENTS * self.size)
+        remember(self._steadily, step, Field.EXCHANGES, window)
+        remember(self._lately, step, Field.GRADIENTS, UNIT_GRADIENTS * self.size)
         self.beat = self._read(fields, step, rest[self.size :])
         self.all_done = fields[Field.DONE] == self.size
         if self._averaging is not None:
@@ -256,9 +252,3 @@ class Pulse:
                 comm_rate=self.beat.comm_rate,
                 consensus_distance=self.beat.consensus_distance,
             )
-
-
-def _remember(sums: Vector, step: Vector, field: Field, window: float) -> None:
-    """Add `step` to `sums`, and forget as much of the past as fills the window."""
-    sums *= max(0.0, 1.0 - step[field] / window)
-    sums += step

@@ -169,7 +169,7 @@ def test_the_window_of_the_rate_forgets_as_much_as_comes(steps):
         vector = np.zeros(len(Field))
         vector[Field.EXCHANGES] = step
         vector[Field.GRADIENTS] = 2 * step
-        pulse_module._remember(sums, vector, Field.EXCHANGES, window)
+        pulse_module.remember(sums, vector, Field.EXCHANGES, window)
     assert sums[Field.GRADIENTS] == pytest.approx(2 * sums[Field.EXCHANGES])
     assert sums[Field.EXCHANGES] <= max(window, max(steps)) + 1e-9
     if sum(steps) >= window:

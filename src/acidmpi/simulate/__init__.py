@@ -1,0 +1,1 @@
+"""Simulated ranks on a virtual clock: what the methods do, without renting a cluster."""
