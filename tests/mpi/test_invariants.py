@@ -69,7 +69,13 @@ class Notes:
         return theta, x, half
 
 
-def run(notes, pairing="handshake", progress="thread", method="a2cid2", gradients=40):
+BASELINES = {
+    "async": {"method": "async", "comm_rate": 2.0},
+    "adpsgd": {"method": "adpsgd", "topology": "path", "comm_rate": 1.0},
+}
+
+
+def run(notes, pairing="handshake", progress="thread", gradients=40, **more):
     """A short run with updates at random moments; what all ranks did, on rank 0."""
     chance = np.random.default_rng(COMM.rank)
     start = chance.standard_normal(LENGTH)
@@ -78,11 +84,10 @@ def run(notes, pairing="handshake", progress="thread", method="a2cid2", gradient
         comm=COMM,
         pairing=pairing,
         progress=progress,
-        method=method,
-        comm_rate=2.0,
         total_gradients=gradients * COMM.size,
         chunk_bytes=128,
         deadline_seconds=30.0,
+        **{"comm_rate": 2.0, **more},
     )
     parts = gossip.engine.parts
     parts.exchanger.on_chunk = lambda: time.sleep(2e-4 * chance.random())
@@ -151,9 +156,10 @@ def test_a_run_follows_the_event_list(monkeypatch, pairing, progress):
         assert apart > 1e-3, "x̃ is not x"
 
 
-def test_the_baseline_is_plain_averaging(monkeypatch):
+@pytest.mark.parametrize("options", BASELINES.values(), ids=BASELINES)
+def test_the_baseline_is_plain_averaging(monkeypatch, options):
     notes = Notes(monkeypatch)
-    found = run(notes, method="async")
+    found = run(notes, **options)
     _, x, half = notes.end
     assert x.tobytes() == half.tobytes()
     if found is not None:

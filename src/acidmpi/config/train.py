@@ -17,15 +17,18 @@ from acidmpi.errors import ConfigError
 DEADLINE_SECONDS = 300.0
 """How long any wait for other ranks may take unless the options say otherwise."""
 
-ASYNCHRONOUS = ("a2cid2", "async")
+CLOCKED = ("a2cid2", "async")
+"""Methods in which every rank starts exchanges, by a clock of the rate asked for."""
+
+ASYNCHRONOUS = (*CLOCKED, "adpsgd")
 """Methods in which peers average in pairs; in the others all ranks step together."""
 
 USED_BY = {
     "topology": ASYNCHRONOUS,
-    "comm_rate": ASYNCHRONOUS,
+    "comm_rate": CLOCKED,
     "max_lag": ASYNCHRONOUS,
-    "pairing": ASYNCHRONOUS,
-    "safety": ASYNCHRONOUS,
+    "pairing": CLOCKED,
+    "safety": CLOCKED,
     "fault": ASYNCHRONOUS,
     "compression": ("allreduce",),
     "matrix_rank": ("allreduce",),
@@ -58,10 +61,11 @@ class TrainConfig:
     model: str | None = None
     """The network, such as mlp, cnn or resnet18; by default the task's own."""
 
-    method: Literal["a2cid2", "async", "allreduce", "localsgd"] = "a2cid2"
+    method: Literal["a2cid2", "async", "adpsgd", "allreduce", "localsgd"] = "a2cid2"
     """How ranks work together: peers average in pairs, a2cid2 with the accelerating
-    momentum, async without; allreduce averages the gradients of all ranks in each step,
-    localsgd their parameters now and then."""
+    momentum, async without, adpsgd with ranks that ask and ranks that answer; allreduce
+    averages the gradients of all ranks in each step, localsgd their parameters now and
+    then."""
 
     compression: str = "none"
     """How gradients are compressed before they are averaged: none, fp16, bf16, topk,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from acidmpi.config.train import ASYNCHRONOUS, TrainConfig
+from acidmpi.config.train import ASYNCHRONOUS, CLOCKED, TrainConfig
 from acidmpi.mpi.library import mpi_library
 from acidmpi.telemetry.summary import RankFigures, RunFigures, StopReason
 from acidmpi.train.course import Figures, Scores
@@ -60,7 +60,7 @@ def run_figures(
         task=config.task,
         model=config.model or config.task,
         method=config.method,
-        pairing=config.pairing if pairs else None,
+        pairing=_pairing(config),
         compression=config.compression,
         topology=config.topology if pairs else None,
         size=size,
@@ -84,6 +84,13 @@ def run_figures(
         dead_ranks=[],
         stop_reason=stop_reason,
     )
+
+
+def _pairing(config: TrainConfig) -> str | None:
+    """How peers find each other; `roles` is no choice, but what AD-PSGD is."""
+    if config.method in CLOCKED:
+        return config.pairing
+    return "roles" if config.method in ASYNCHRONOUS else None
 
 
 def versions() -> dict[str, str]:

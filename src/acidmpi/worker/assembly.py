@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from acidmpi.clocks import Clock, WallClock
-from acidmpi.dynamics.arrivals import PoissonArrivals
 from acidmpi.dynamics.coefficients import BASELINE, Coefficients, acid_coefficients
 from acidmpi.dynamics.governor import Governor
 from acidmpi.errors import AcidError
@@ -20,24 +18,20 @@ from acidmpi.mpi.collectives import agreeing, broadcast
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import Node
 from acidmpi.mpi.reductions import Comm
-from acidmpi.pairing.events import meetings_of
-from acidmpi.pairing.fifo import FifoMachine
-from acidmpi.pairing.handshake import HandshakeMachine
 from acidmpi.pairing.machine import Machine
-from acidmpi.pairing.schedule import ScheduleMachine
 from acidmpi.pairing.wire import Wire
 from acidmpi.telemetry.heartbeat import Heartbeat
 from acidmpi.telemetry.sketch import Sketcher
 from acidmpi.topology.graph import Topology
 from acidmpi.transport.host import HostTransport
 from acidmpi.worker.averaging import Averaging
-from acidmpi.worker.demand import Demand, LogicalDemand, PoissonDemand, ScheduledDemand
 from acidmpi.worker.driver import InlineDriver, ThreadDriver
 from acidmpi.worker.exchange import Exchanger
 from acidmpi.worker.faults import attach_faults
 from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.loop import CommunicationLoop
-from acidmpi.worker.options import MAX_LAG, WorkerOptions
+from acidmpi.worker.options import WorkerOptions
+from acidmpi.worker.partners import lag_rate, make_pairing
 from acidmpi.worker.pulse import Pulse
 from acidmpi.worker.recorder import Recorder
 from acidmpi.worker.state import RankState
@@ -58,6 +52,8 @@ class Graph:
     topology: Topology
     chi_1: float
     chi_2: float
+    active: tuple[bool, ...] | None = None
+    """By rank, where the method knows roles."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +78,8 @@ class Parts:
     driver: Any
     quota: int | None
     """Gradients of this rank, where each makes equally many (logical time)."""
+    lag_rate: float
+    """Exchanges that each of its own gradients calls for; 0: it never waits for any."""
 
 
 def shared_topology(comm: Comm, options: WorkerOptions) -> Graph:
@@ -101,11 +99,13 @@ def shared_topology(comm: Comm, options: WorkerOptions) -> Graph:
 
 def _solve(options: WorkerOptions, size: int) -> Graph:
     from acidmpi.topology.make import make_topology
+    from acidmpi.topology.roles import active_ranks
     from acidmpi.topology.spectrum import spectrum
 
     topology = make_topology(options.topology, size, options.seed)
     found = spectrum(topology)
-    return Graph(topology, found.chi_1, found.chi_2)
+    active = tuple(active_ranks(topology).tolist()) if options.has_roles else None
+    return Graph(topology, found.chi_1, found.chi_2, active)
 
 
 def warm_kernels(
@@ -164,7 +164,8 @@ def assemble(
         clock,
         options.deadline_seconds,
     )
-    machine, demand = _pairing(options, graph.topology, rank, units, ledger)
+    active = None if graph.active is None else graph.active[rank]
+    machine, demand = make_pairing(options, graph.topology, rank, units, ledger, active)
     pulse = _pulse(
         comms,
         options,
@@ -211,6 +212,7 @@ def assemble(
         loop=loop,
         driver=driver,
         quota=quota,
+        lag_rate=lag_rate(options, size, active),
     )
 
 
@@ -222,43 +224,9 @@ def _quota(options: WorkerOptions, size: int) -> int | None:
 
 def _coefficients(options: WorkerOptions, graph: Graph, rate: float) -> Coefficients:
     """Constants for a rate of exchanges."""
-    if options.method == "async":
+    if options.method != "a2cid2":
         return BASELINE
     return acid_coefficients(graph.chi_1, graph.chi_2, options.safety, rate)
-
-
-def _pairing(
-    options: WorkerOptions, topology: Topology, rank: int, units: Any, ledger: Ledger
-) -> tuple[Machine, Demand]:
-    neighbours = topology.neighbours(rank)
-    if options.pairing == "schedule":
-        return _scheduled(options, topology, rank, units)
-    rate = topology.start_rate(rank, options.comm_rate)
-    machine: Machine
-    if options.pairing == "fifo":
-        rate *= 2  # both ends of a match were due, and both count it
-        machine = FifoMachine(rank, neighbours)
-    else:
-        chance = np.random.default_rng([options.seed, rank, 0])
-        weights = topology.edge_weights(rank)
-        machine = HandshakeMachine(rank, neighbours, weights, chance)
-    arrivals = PoissonArrivals(rate, np.random.default_rng([options.seed, rank, 1]))
-    limit = MAX_LAG if options.max_lag is None else options.max_lag
-    demand = PoissonDemand(
-        arrivals, units, lambda: ledger.lag(options.comm_rate), limit / 2
-    )
-    return machine, demand
-
-
-def _scheduled(
-    options: WorkerOptions, topology: Topology, rank: int, units: Any
-) -> tuple[Machine, Demand]:
-    """The machine and the demand follow the same list, each at its own pace."""
-    lists = [
-        meetings_of(rank, topology, options.comm_rate, options.seed) for _ in range(2)
-    ]
-    kind = LogicalDemand if options.logical else ScheduledDemand
-    return ScheduleMachine(topology.neighbours(rank), lists[0]), kind(lists[1], units)
 
 
 def _pulse(

@@ -21,6 +21,9 @@ MOST_DUE = 64
 class Demand(Protocol):
     """Counts the exchanges that this rank should start by now."""
 
+    by_gradients: bool
+    """Whether a gradient of this rank is what makes an exchange due."""
+
     def due(self) -> int:
         """Exchanges due and not yet served; 0 only if there are none, else a bound."""
         ...
@@ -50,6 +53,8 @@ class PoissonDemand:
         lag: exchanges that this rank is behind its own gradients.
         patience: how far behind it may be before it starts more.
     """
+
+    by_gradients = False
 
     def __init__(
         self,
@@ -88,7 +93,41 @@ class PoissonDemand:
         if unit is None:
             return math.inf
         own = max(0.0, (self._arrivals.next_time - self._units.now()) * unit)
-        return min(own, max(unit / LOOKS_PER_UNIT, SHORTEST_LOOK_SECONDS))
+        return min(own, _look_seconds(unit))
+
+
+class GradientDemand:
+    """One exchange for each gradient of this rank, if it is one that asks.
+
+    Args:
+        gradients: how many this rank has made.
+        units: time.
+        active: whether this rank asks; else nothing is ever due.
+    """
+
+    def __init__(
+        self, gradients: Callable[[], int], units: WallUnits, active: bool
+    ) -> None:
+        self._gradients = gradients
+        self._units = units
+        self._begun = 0
+        self.by_gradients = active
+
+    def due(self) -> int:
+        """Own gradients less exchanges begun for them."""
+        return self._gradients() - self._begun if self.by_gradients else 0
+
+    def begun(self) -> None:
+        """The exchange of one of them is at hand."""
+        self._begun += 1
+
+    def served(self) -> None:
+        """Nothing to do."""
+
+    def seconds_to_next(self) -> float:
+        """A gradient wakes the loop; a passive rank looks up for those that ask it."""
+        unit = self._units.unit_seconds
+        return math.inf if unit is None else _look_seconds(unit)
 
 
 class ScheduledDemand:
@@ -98,6 +137,8 @@ class ScheduledDemand:
         meetings: this rank's events in order of time.
         units: time.
     """
+
+    by_gradients = False
 
     def __init__(self, meetings: Iterator[Meeting], units: Units) -> None:
         self._meetings = meetings
@@ -150,3 +191,8 @@ class LogicalDemand(ScheduledDemand):
     def begun(self) -> None:
         """It is the moment of the first of them."""
         self._logical.move_to(self._times[0])
+
+
+def _look_seconds(unit_seconds: float) -> float:
+    """How long a rank that neighbours may call sleeps at most."""
+    return max(unit_seconds / LOOKS_PER_UNIT, SHORTEST_LOOK_SECONDS)

@@ -277,10 +277,12 @@ class Engine:
             self._parts.averaging.passed(made * self.size)
             self._catch_up(made + 1.0)
             return
-        self._parts.driver.poll()
+        driver, rate = self._parts.driver, self._parts.lag_rate
+        if self._parts.demand.by_gradients:
+            driver.wake()
+        driver.poll()
         if self.options.max_lag is not None:
-            rate = self.options.comm_rate if self.size > 1 else 0.0
-            self._parts.driver.wait_for_lag(self.options.max_lag, rate, self._seconds)
+            driver.wait_for_lag(self.options.max_lag, rate, self._seconds)
 
     def _catch_up(self, units: float) -> None:
         """In logical time: make every exchange that is due before `units`."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from acidmpi.errors import ConfigError
 from acidmpi.faults.plan import Plan
 
-Method = Literal["a2cid2", "async"]
+Method = Literal["a2cid2", "async", "adpsgd"]
 Pairing = Literal["handshake", "schedule", "fifo"]
 ProgressChoice = Literal["thread", "inline"]
 
@@ -27,7 +27,9 @@ class WorkerOptions:
     """Mean number of exchanges of a rank per unit of time."""
 
     method: Method = "a2cid2"
-    """`a2cid2` mixes x with x̃; `async` is plain asynchronous gossip and holds no x̃."""
+    """`a2cid2` mixes x with x̃; `async` is plain asynchronous gossip and holds no x̃;
+    `adpsgd` is that with roles: active ranks start one exchange for each gradient of
+    their own, passive ones answer (needs a bipartite graph)."""
 
     total_gradients: int | None = None
     """Gradients of all ranks together after which all stop; None: when they leave."""
@@ -83,6 +85,14 @@ class WorkerOptions:
             )
         if self.max_lag is not None:
             _check_finite("max_lag (None never waits)", self.max_lag, 0.0)
+        if self.has_roles:
+            _check_left_alone("pairing", self.pairing, "handshake")
+            _check_left_alone("comm_rate", self.comm_rate, 1.0)
+
+    @property
+    def has_roles(self) -> bool:
+        """Whether some ranks ask and others answer."""
+        return self.method == "adpsgd"
 
     @property
     def logical(self) -> bool:
@@ -109,6 +119,14 @@ def _check_plan(text: Any) -> None:
         Plan.of(text)
     except ConfigError as error:
         raise ConfigError(f"fault: {error}") from error
+
+
+def _check_left_alone(name: str, value: Any, default: Any) -> None:
+    if value != default:
+        raise ConfigError(
+            f"{name} must be left at {default!r} with method='adpsgd', whose roles say "
+            f"who asks and how often, got {value!r}"
+        )
 
 
 def _check_whole(name: str, value: Any) -> None:

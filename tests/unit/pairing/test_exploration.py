@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 
-from acidmpi.pairing import fifo, handshake, schedule
+from acidmpi.pairing import fifo, handshake, roles, schedule
 from acidmpi.pairing.messages import Kind
 
 PATH_2 = ((1,), (0,))
@@ -81,6 +81,26 @@ class Fifo(Counted):
         return fifo.retire(state, self.neighbours[rank])
 
 
+class Roles(Counted):
+    """Ranks of even number ask, the others answer."""
+
+    def initial(self, rank):
+        return roles.State()
+
+    def starts(self, rank, state, left):
+        for peer in self.neighbours[rank]:
+            yield roles.start(state, peer)
+
+    def receive(self, rank, state, source, kind):
+        return roles.receive(state, rank % 2 == 0, source, kind)
+
+    def finish(self, rank, state):
+        return roles.finish(state)
+
+    def retire(self, rank, state):
+        return roles.retire(state)
+
+
 class Schedule:
     """Ranks with a list of peers to meet."""
 
@@ -123,6 +143,11 @@ def schedules(length, neighbours):
             tuple(sum(event) - rank for event in events if rank in event)
             for rank in ranks
         )
+
+
+def due_where_even(number, neighbours):
+    """One way to begin: active ranks are due `number` exchanges, passive ones none."""
+    return [tuple(number if rank % 2 == 0 else 0 for rank in range(len(neighbours)))]
 
 
 @pytest.fixture
@@ -178,6 +203,16 @@ def test_fifo(graph, number, explore, show):
 def test_fifo_retiring_at_any_moment(graph, number, explore, show):
     neighbours = GRAPHS[graph]
     show(explore(Fifo(neighbours), due(number, neighbours), early=True))
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["", "retiring"])
+@pytest.mark.parametrize(
+    ("neighbours", "number"),
+    [(PATH_2, 3), (PATH_3, 3), (PATH_4, 2), (RING_4, 2)],
+    ids=["path-2", "path-3", "path-4", "ring-4"],
+)
+def test_roles(neighbours, number, early, explore, show):
+    show(explore(Roles(neighbours), due_where_even(number, neighbours), early=early))
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -246,6 +281,55 @@ class ForgottenRequest(Schedule):
 
     def retire(self, rank, state):
         return state._replace(retired=True), ()
+
+
+class NoQueue(Roles):
+    """A passive rank that forgets who asks while it is in an exchange."""
+
+    def receive(self, rank, state, source, kind):
+        if kind == Kind.REQUEST and state.matched is not None:
+            return state, ()
+        return super().receive(rank, state, source, kind)
+
+
+class TwoAtOnce(Roles):
+    """A passive rank that accepts all who ask."""
+
+    def receive(self, rank, state, source, kind):
+        if kind == Kind.REQUEST:
+            return roles.receive(roles.State(), False, source, kind)
+        return super().receive(rank, state, source, kind)
+
+
+class GoneHome(Roles):
+    """A passive rank that answers nobody any more once it has retired."""
+
+    def receive(self, rank, state, source, kind):
+        if kind == Kind.REQUEST and state.retired:
+            return state, ()
+        return super().receive(rank, state, source, kind)
+
+
+class BothAsk(Roles):
+    """Passive ranks that ask, too."""
+
+    def receive(self, rank, state, source, kind):
+        return roles.receive(state, False, source, kind)
+
+
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [
+        (NoQueue, "waits for ever"),
+        (TwoAtOnce, "second exchange|two matches ahead"),
+        (GoneHome, "waits for ever"),
+        (BothAsk, "without a question"),
+    ],
+)
+def test_a_planted_fault_of_roles_is_found(planted, found, explore, violation):
+    ways = due if planted is BothAsk else due_where_even
+    with pytest.raises(violation, match=found):
+        explore(planted(RING_4), ways(1, RING_4), early=True)
 
 
 @pytest.mark.parametrize("planted", [ForgottenRefusal, ForgottenRequest])

@@ -11,10 +11,12 @@ from acidmpi.train.trainers import make_trainer
 EXPECTED = {
     ("a2cid2", True): "asynchronous.NetworkTrainer",
     ("async", True): "asynchronous.NetworkTrainer",
+    ("adpsgd", True): "asynchronous.NetworkTrainer",
     ("allreduce", True): "synchronous_networks.AllReduce",
     ("localsgd", True): "synchronous_networks.LocalSGD",
     ("a2cid2", False): "asynchronous.VectorTrainer",
     ("async", False): "asynchronous.VectorTrainer",
+    ("adpsgd", False): "asynchronous.VectorTrainer",
     ("allreduce", False): "synchronous_vectors.AllReduce",
     ("localsgd", False): "synchronous_vectors.LocalSGD",
 }

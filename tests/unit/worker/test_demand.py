@@ -13,6 +13,8 @@ from acidmpi.pairing.events import Meeting
 from acidmpi.worker.demand import (
     LOOKS_PER_UNIT,
     MOST_DUE,
+    SHORTEST_LOOK_SECONDS,
+    GradientDemand,
     LogicalDemand,
     PoissonDemand,
     ScheduledDemand,
@@ -149,3 +151,25 @@ def test_no_meetings_are_no_demand():
     demand = LogicalDemand(iter(()), units)
     demand.extend(1e9)
     assert demand.due() == 0
+
+
+def test_an_active_rank_owes_one_exchange_for_each_gradient():
+    made, units = [0], WallUnits(ManualClock(), 0.3)
+    demand = GradientDemand(lambda: made[0], units, active=True)
+    assert demand.by_gradients
+    assert demand.due() == 0
+    made[0] = 3
+    for left in (2, 1, 0):
+        demand.begun()
+        demand.served()
+        assert demand.due() == left
+    assert demand.seconds_to_next() == pytest.approx(0.3 / LOOKS_PER_UNIT)
+
+
+def test_a_passive_rank_owes_none_but_looks_up():
+    clock = ManualClock()
+    demand = GradientDemand(lambda: 5, WallUnits(clock), active=False)
+    assert (demand.due(), demand.by_gradients) == (0, False)
+    assert demand.seconds_to_next() == math.inf
+    fast = GradientDemand(lambda: 5, WallUnits(clock, 1e-6), active=False)
+    assert fast.seconds_to_next() == SHORTEST_LOOK_SECONDS

@@ -26,7 +26,7 @@ BAD = {
     "fault": [3, "rank=0", "rank=0 at=lunch:1 do=kill"],
 }
 GOOD = {
-    "method": ["a2cid2", "async"],
+    "method": ["a2cid2", "async", "adpsgd"],
     "pairing": ["handshake", "schedule", "fifo"],
     "progress": ["thread", "inline"],
     "comm_rate": [0, 0.1, 100, np.float32(2)],
@@ -69,6 +69,12 @@ def test_every_option_is_tried():
 def test_options_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         WorkerOptions().seed = 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("pairing", "fifo"), ("comm_rate", 2.0)])
+def test_roles_say_who_asks_and_how_often(name, value):
+    with pytest.raises(ConfigError, match=rf"{name} must be left at .* got {value!r}"):
+        WorkerOptions(method="adpsgd", **{name: value})
 
 
 @pytest.mark.parametrize("pairing", GOOD["pairing"])
