@@ -13,11 +13,12 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from acidmpi.bench.ideal import decay, ideal_decay, rounding_floor
+from acidmpi.bench.ideal import ideal_decay
 from acidmpi.bench.mean import drift_figures, mean_over_ranks
 from acidmpi.bench.options import ConsensusOptions
 from acidmpi.bench.report import Figure
 from acidmpi.dynamics.coefficients import BASELINE, acid_coefficients
+from acidmpi.dynamics.decay import decay, rounding_floor
 from acidmpi.errors import ConfigError
 from acidmpi.worker.gossip import Gossip
 

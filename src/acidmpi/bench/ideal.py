@@ -4,13 +4,13 @@ The reference of `acidmpi.dynamics.events` replays them; the slope of the logari
 consensus distance is fitted as it is to what was measured.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from acidmpi.dynamics.coefficients import Coefficients
+from acidmpi.dynamics.decay import decay, rounding_floor
 from acidmpi.dynamics.events import Exchange, Reference
 from acidmpi.topology.graph import Topology
 
@@ -21,9 +21,6 @@ COORDINATES = 32
 
 REPLAYS = 8
 """Sequences of exchanges over which the decay is averaged."""
-
-FLOOR = 100.0
-"""Distances below so many squared roundings of x are noise, which no fit may see."""
 
 
 def ideal_decay(
@@ -88,24 +85,3 @@ def _events(
         time += generator.exponential(1 / total)
         rank, peer = topology.edges[generator.choice(len(rates), p=rates / total)]
         yield time, Exchange(rank, peer, eta * time, eta * time)
-
-
-def decay(units: ArrayLike, distances: ArrayLike, floor: float) -> float:
-    """Minus the slope of log(distance) over time, by least squares.
-
-    Args:
-        units: times.
-        distances: one for each.
-        floor: those from here down are left out; NaN when fewer than two are left.
-    """
-    times, values = np.asarray(units, float), np.asarray(distances, float)
-    kept = values > floor
-    if kept.sum() < 2:
-        return math.nan
-    slope, _ = np.polyfit(times[kept], np.log(values[kept]), 1)
-    return -float(slope)
-
-
-def rounding_floor(x: NDArray[np.floating], dtype: str) -> float:
-    """The distance at which rounding to `dtype` of values like `x` is all that is left."""
-    return FLOOR * float(np.finfo(dtype).eps) ** 2 * float(np.mean(x**2)) * x.size

@@ -38,9 +38,7 @@ class RunFolder:
         yield from sorted(self.path.glob("metrics-*.jsonl"))
 
 
-def create(
-    output: Path | None, name: str, overwrite: bool, now: datetime
-) -> RunFolder:
+def create(output: Path | None, name: str, overwrite: bool, now: datetime) -> RunFolder:
     """Make the folder of a new run; for one rank only.
 
     Args:

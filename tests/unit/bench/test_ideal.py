@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acidmpi.bench.ideal import decay, ideal_decay, rounding_floor
+from acidmpi.bench.ideal import ideal_decay
 from acidmpi.dynamics.coefficients import BASELINE, acid_coefficients
+from acidmpi.dynamics.decay import decay, rounding_floor
 from acidmpi.topology.make import make_topology
 from acidmpi.topology.spectrum import spectrum
 

@@ -1,0 +1,8 @@
+"""Entry point of `python -m acidmpi.simulate`."""
+
+import sys
+
+from acidmpi.simulate.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

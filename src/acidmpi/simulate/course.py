@@ -1,0 +1,105 @@
+"""`python -m acidmpi.simulate` itself: one set of options, some seeds, one folder each."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from acidmpi.config.simulate import PAIRS, SimulateConfig
+from acidmpi.errors import ConfigError
+from acidmpi.simulate.asynchronous import PairSimulation
+from acidmpi.simulate.graph import Graph, make_graph
+from acidmpi.simulate.outcome import Outcome
+from acidmpi.simulate.records import finish_records, keep, writers
+from acidmpi.simulate.synchronous import RoundSimulation
+from acidmpi.simulate.tell import tell_run
+from acidmpi.simulate.workloads import make_workload
+from acidmpi.telemetry import folder
+from acidmpi.telemetry.folder import RunFolder
+from acidmpi.telemetry.metrics import Metrics
+
+MOST_FILES = 256
+"""Ranks that may have a file of events each."""
+
+
+def run(config: SimulateConfig, out: TextIO) -> None:
+    """Simulate, print what came of it, and write one folder for each seed.
+
+    Raises:
+        ConfigError: options that cannot go together, or a folder that is taken.
+        TopologyError: a graph that cannot be.
+        DataError: a folder that cannot be written.
+    """
+    _check(config)
+    graph = graph_of(config)
+    name = f"{config.workload}-{config.method}"
+    top = folder.create(config.output, name, config.overwrite, datetime.now())
+    outcomes = []
+    for seed, place in _places(config, top):
+        one = replace(config, seed=seed, seeds=1, output=place.path)
+        folder.write_config(place, one)
+        with ExitStack() as stack:
+            metrics = writers(place, config, stack)
+            outcome = simulate(config, seed, graph, metrics if config.events else ())
+            finish_records(outcome, metrics[0])
+        keep(place, config, outcome)
+        outcomes.append(outcome)
+    tell_run(config, graph, outcomes, top.path, out)
+
+
+def simulate(
+    config: SimulateConfig,
+    seed: int,
+    graph: Graph | None = None,
+    metrics: list[Metrics] | tuple[()] = (),
+) -> Outcome:
+    """One run with one seed, without files.
+
+    Args:
+        config: the options.
+        seed: of this run; the options' own is not looked at.
+        graph: from `graph_of`, where several runs share it.
+        metrics: by rank, where to record gradients and exchanges; none: they are not.
+    """
+    workload = make_workload(config, seed)
+    if config.method not in PAIRS:
+        return RoundSimulation(config, seed, workload, metrics).run()
+    used = graph or make_graph(config.topology, config.ranks, config.seed)
+    return PairSimulation(config, seed, workload, used, metrics).run()
+
+
+def graph_of(config: SimulateConfig) -> Graph | None:
+    """The graph, where the method has one."""
+    if config.method not in PAIRS:
+        return None
+    return make_graph(config.topology, config.ranks, config.seed)
+
+
+def _places(config: SimulateConfig, top: RunFolder) -> Iterator[tuple[int, RunFolder]]:
+    """Seeds and their folders: the run's own, or one in it for each of several."""
+    seeds = range(config.seed, config.seed + config.seeds)
+    for seed in seeds:
+        inner: Path = top.path if len(seeds) == 1 else top.path / f"seed-{seed}"
+        yield (
+            seed,
+            folder.create(inner, "", True, datetime.now()) if len(seeds) > 1 else top,
+        )
+
+
+def _check(config: SimulateConfig) -> None:
+    if config.events and config.ranks > MOST_FILES:
+        raise ConfigError(
+            f"--events writes a file for each rank, for at most {MOST_FILES} of them, got "
+            f"--ranks {config.ranks}; leave out --events"
+        )
+    if config.transfer_units and config.order != "exact":
+        raise ConfigError(
+            f"--order {config.order} is for exchanges that take no time, got "
+            f"--transfer-units {config.transfer_units:g}; leave out one of the two"
+        )
+    if config.overlap and not config.transfer_units:
+        raise ConfigError(
+            "--overlap needs exchanges that take time, got --transfer-units 0; set it"
+        )
