@@ -83,7 +83,7 @@ class _Repair:
             for rank in alive:
                 if len(alive) == 1:
                     self._lost.setdefault(rank, []).append(weight)
-        self._rims = [sorted(rim) for rim in _rims(whole, gone)]
+        self._rims = [sorted(rim) for rim in _rims(whole, gone) if rim]
 
     def bridge(self) -> None:
         """Close each hole that has two neighbours."""

@@ -4,6 +4,11 @@ One global state is, for each rank, its *component* (protocol state, starts left
 messages) and, for each edge, by how many matches the lower end is ahead of the higher one.
 Components are numbered as they turn up, so that a global state is one integer and a whole
 generation is expanded by array operations.
+
+A rank may die at any state. What it had sent stays in the inboxes, what is sent to it is
+lost, and the news of its death comes to each of the others at any later moment: before,
+between or after the dead rank's last messages. A message that the network loses with its
+sender is one that comes after the news.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +21,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from acidmpi.pairing.messages import Kind
 
-MOST_MOVES = 8
+MOST_MOVES = 10
 
 
 class Violation(AssertionError):
@@ -33,8 +38,17 @@ class Rules(Protocol):
     def receive(self, rank, state, source, kind): ...
     def finish(self, rank, state): ...
     def retire(self, rank, state): ...
+    def set_aside(self, rank, state): ...
+    def remove(self, rank, state, peer): ...
+    def idle(self, state): ...
+    def over(self, state): ...
+    def alone(self, rank, state): ...
     def spent(self, left): ...
     def essence(self, state, left): ...
+
+    crossing_matches: bool
+    tied: bool
+    """Whether an exchange ends on one side only once the other side has begun it."""
 
 
 class Component(NamedTuple):
@@ -43,6 +57,11 @@ class Component(NamedTuple):
     state: Any
     left: Any
     inboxes: tuple[tuple[int, ...], ...]
+    news: frozenset[int] = frozenset()
+    """Ranks that have died; this one will hear of it."""
+
+
+DEAD = Component(None, None, ())
 
 
 class Move(NamedTuple):
@@ -52,6 +71,7 @@ class Move(NamedTuple):
     sends: tuple
     matched: int
     must: bool
+    finishes: bool = False
 
 
 class Count(NamedTuple):
@@ -75,10 +95,16 @@ class Side:
         self.to = np.full((capacity, MOST_MOVES), -1)
         self.match = np.full((capacity, MOST_MOVES), -1)
         self.send = np.full((capacity, MOST_MOVES, degree), -1, np.int8)
-        self.pushed = np.full((capacity, degree * len(Kind)), -1)
+        self.messages = degree * len(Kind)
+        columns = self.messages + len(rules.neighbours)
+        self.pushed = np.full((capacity, columns), -1)
         self.peer = np.full(capacity, -1)
         self.must = np.zeros(capacity, bool)
+        self.finish = np.zeros((capacity, MOST_MOVES), bool)
         self.over = np.zeros(capacity, bool)
+        self.dead = self.number(DEAD)
+        self.expanded[self.dead] = True
+        self.pushed[self.dead] = self.dead
 
     def number(self, component: Component) -> int:
         known = self.numbers.get(component)
@@ -87,9 +113,11 @@ class Side:
             assert known < len(self.to), "too many components for one integer"
             self.components.append(component)
             state = component.state
+            if state is None:
+                self.over[known] = True
+                return known
             self.peer[known] = -1 if state.matched is None else state.matched
-            idle = state.matched is None and state.asking is None
-            self.over[known] = idle and state.retired
+            self.over[known] = self.rules.over(state)
         return known
 
     def expand(self, numbers) -> None:
@@ -100,57 +128,84 @@ class Side:
             for k, move in enumerate(self._moves(self.components[number])):
                 self.to[number, k] = self.number(move.component)
                 self.match[number, k] = move.matched
-                self.must[number] |= move.must
+                self.must[number] |= move.must and not move.finishes
+                self.finish[number, k] = move.finishes
                 for peer, kind in move.sends:
                     self.send[number, k, self.neighbours.index(peer)] = kind
             self.expanded[number] = True
 
     def push(self, numbers, columns):
-        """Components after a message has joined an inbox (column = inbox and kind)."""
+        """Components after a message has joined an inbox (column = inbox and kind).
+
+        Further columns are the news of each rank's death.
+        """
         after = self.pushed[numbers, columns]
         for row in np.flatnonzero(after < 0).tolist():
             number, column = int(numbers[row]), int(columns[row])
             if self.pushed[number, column] < 0:
-                box, kind = divmod(column, len(Kind))
-                state, left, inboxes = self.components[number]
-                grown = replaced(inboxes, box, (*inboxes[box], kind))
-                self.pushed[number, column] = self.number(Component(state, left, grown))
+                self.pushed[number, column] = self.number(
+                    self._pushed(self.components[number], column)
+                )
             after[row] = self.pushed[number, column]
         return after
 
+    def _pushed(self, component: Component, column: int) -> Component:
+        if column >= self.messages:
+            news = component.news | {column - self.messages}
+            return component._replace(news=news)
+        box, kind = divmod(column, len(Kind))
+        inboxes = component.inboxes
+        grown = replaced(inboxes, box, (*inboxes[box], kind))
+        return component._replace(inboxes=grown)
+
     def _moves(self, component: Component) -> Iterator[Move]:
         rules, rank = self.rules, self.rank
-        state, left, inboxes = component
-        idle = state.matched is None and state.asking is None
+        state, left, inboxes, news = component
+        idle = rules.idle(state)
+        for peer in sorted(news):
+            yield self._remove(component, peer)
         if left and idle and not state.retired:
             for step in rules.starts(rank, state, left):
                 yield self._move(component, step)
         if state.matched is not None:
             step = rules.finish(rank, state)
-            yield self._move(component._replace(state=step[0]), step, again=True)
+            before = component._replace(state=step[0])
+            yield self._move(before, step, again=True)._replace(finishes=True)
         if not state.retired and (self.early or (idle and not left)):
             yield self._move(
                 component, rules.retire(rank, state), must=idle and not left
             )
+        for step in rules.set_aside(rank, state):
+            yield self._move(component, step, must=False)
         for box, inbox in enumerate(inboxes):
             if inbox:
                 yield self._receive(component, box)
 
+    def _remove(self, component: Component, peer: int) -> Move:
+        state, sends = self.rules.remove(self.rank, component.state, peer)
+        left = component.left
+        if self.rules.alone(self.rank, state):
+            left = type(left)()
+        news = component.news - {peer}
+        essence = self.rules.essence(state, left)
+        return Move(Component(essence, left, component.inboxes, news), sends, -1, True)
+
     def _receive(self, component: Component, box: int) -> Move:
-        state, left, inboxes = component
+        state, left, inboxes, news = component
         source, kind = self.neighbours[box], Kind(inboxes[box][0])
         try:
             step = self.rules.receive(self.rank, state, source, kind)
         except RuntimeError as error:
             raise Violation(f"a message without a question: {error}") from error
         if (
-            state.asking == source
+            self.rules.crossing_matches
+            and state.asking == source
             and kind == Kind.REQUEST
             and step[0].matched != source
         ):
             raise Violation(f"requests crossed without a match: {state}")
         rest = replaced(inboxes, box, inboxes[box][1:])
-        return self._move(Component(state, left, rest), step)
+        return self._move(Component(state, left, rest, news), step)
 
     def _move(self, before: Component, step, *, must=True, again=False) -> Move:
         state, sends = step
@@ -163,7 +218,8 @@ class Side:
             raise Violation(f"a second exchange: {was} became {state}")
         left = type(left)() if state.retired else left
         essence = self.rules.essence(state, left)
-        return Move(Component(essence, left, before.inboxes), sends, matched, must)
+        after = before._replace(state=essence, left=left)
+        return Move(after, sends, matched, must)
 
 
 def replaced(row: tuple, place: int, value) -> tuple:
@@ -177,9 +233,11 @@ class Explorer:
         rules: the protocol on its graph.
         beginnings: what each rank has left to start, for each way to begin.
         early: whether ranks may also retire before that is done.
+        deaths: how many ranks may die; the last one alive does not.
     """
 
-    def __init__(self, rules: Rules, beginnings, early: bool) -> None:
+    def __init__(self, rules: Rules, beginnings, early: bool, deaths: int = 0) -> None:
+        self.deaths = min(deaths, len(rules.neighbours) - 1)
         degrees = [len(row) for row in rules.neighbours]
         edges = [(i, j) for i, row in enumerate(rules.neighbours) for j in row if i < j]
         room = 62 - 2 * len(edges)
@@ -224,13 +282,52 @@ class Explorer:
             side.expand(numbers)
             for k in range(MOST_MOVES):
                 to = side.to[numbers, k]
-                rows = np.flatnonzero(to >= 0)
+                kept = side.finish[numbers, k] & ~self._can_finish(side, states)
+                rows = np.flatnonzero((to >= 0) & ~kept)
                 if rows.size:
                     here = numbers[rows]
                     after = states[rows] + ((to[rows] - here) << shift)
                     self._count_matches(side, side.match[here, k], after)
                     self._deliver(side, side.send[here, k], after)
                     yield rows, after
+        if self.deaths:
+            yield from self._deaths(states)
+
+    def _can_finish(self, side: Side, states):
+        """Whether the peer, if alive, has begun the exchange as well."""
+        if not side.rules.tied:
+            return np.ones(states.size, bool)
+        peers = side.peer[self._numbers(side, states)]
+        can = peers >= 0
+        for peer in side.neighbours:
+            shift = self.ahead[min(side.rank, peer), max(side.rank, peer)]
+            lead = ((states >> shift) & 3) - 1
+            waits = lead > 0 if side.rank < peer else lead < 0
+            other = self.sides[peer]
+            alive = self._numbers(other, states) != other.dead
+            can &= ~((peers == peer) & waits & alive)
+        return can
+
+    def _deaths(self, states):
+        """Each rank that is alive dies, and all others will hear of it."""
+        dead = [self._numbers(side, states) == side.dead for side in self.sides]
+        few = np.sum(dead, axis=0) < self.deaths
+        for side in self.sides:
+            rows = np.flatnonzero(few & ~dead[side.rank])
+            if not rows.size:
+                continue
+            here = self._numbers(side, states[rows])
+            after = states[rows] + ((side.dead - here) << self.shifts[side.rank])
+            for peer in side.neighbours:
+                shift = self.ahead[min(side.rank, peer), max(side.rank, peer)]
+                after = (after & ~(3 << shift)) | (1 << shift)
+            for other in self.sides:
+                if other is not side:
+                    numbers = self._numbers(other, after)
+                    news = np.full(rows.size, other.messages + side.rank)
+                    pushed = other.push(numbers, news) - numbers
+                    after = after + (pushed << self.shifts[other.rank])
+            yield rows, after
 
     def _deliver(self, side: Side, kinds, after) -> None:
         for place, peer in enumerate(side.neighbours):
@@ -244,14 +341,15 @@ class Explorer:
 
     def _count_matches(self, side: Side, peers, after) -> None:
         for peer in side.neighbours:
-            rows = np.flatnonzero(peers == peer)
+            other = self.sides[peer]
+            alive = self._numbers(other, after) != other.dead
+            rows = np.flatnonzero((peers == peer) & alive)
             if rows.size:
                 lower = side.rank < peer
                 shift = self.ahead[min(side.rank, peer), max(side.rank, peer)]
                 ahead = ((after[rows] >> shift) & 3) + (1 if lower else -1)
                 if (ahead < 0).any() or (ahead > 2).any():
                     raise Violation("two matches ahead of the peer")
-                other = self.sides[peer]
                 back = other.peer[self._numbers(other, after[rows])] == side.rank
                 if (ahead[back] != 1).any():
                     raise Violation("matched with each other for different exchanges")
@@ -264,6 +362,8 @@ class Explorer:
         for side in self.sides:
             numbers = self._numbers(side, states)
             moving |= side.must[numbers]
+            finishing = side.finish[numbers].any(axis=1)
+            moving |= finishing & self._can_finish(side, states)
             over &= side.over[numbers]
         ends = states[~moving]
         if not over[~moving].all():
@@ -301,10 +401,13 @@ class Explorer:
 
 @pytest.fixture(scope="session")
 def explore() -> Callable[..., Count]:
-    """Explore rules from ways to begin; `early` lets ranks retire at any moment."""
+    """Explore rules from ways to begin.
 
-    def run(rules: Rules, beginnings, early: bool = False) -> Count:
-        return Explorer(rules, beginnings, early).run()
+    `early` lets ranks retire at any moment, `deaths` so many of them die.
+    """
+
+    def run(rules: Rules, beginnings, early: bool = False, deaths: int = 0) -> Count:
+        return Explorer(rules, beginnings, early, deaths).run()
 
     return run
 

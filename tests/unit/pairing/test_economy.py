@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from acidmpi.pairing.confirmed import ConfirmedMachine
 from acidmpi.pairing.handshake import HandshakeMachine
 from acidmpi.pairing.messages import Kind
 from acidmpi.topology import make_topology
@@ -36,14 +37,28 @@ class Simulation:
         latency: mean seconds of a message.
         shape: of the gamma distribution of durations; variance is 1 / shape.
         start_rate: own exchanges that become due per unit; None means always due.
+        kind: of machine.
+        silence: a rank, and from when to when it does nothing.
+        aside_after: how long an answer is waited for.
     """
 
-    def __init__(self, topology, latency, shape, start_rate=None, seed=0):
+    def __init__(
+        self,
+        topology,
+        latency,
+        shape,
+        start_rate=None,
+        seed=0,
+        kind=HandshakeMachine,
+        silence=(None, 0.0, 0.0),
+        aside_after=np.inf,
+    ):
+        self.silence, self.aside_after = silence, aside_after
         self.chance = np.random.default_rng(seed)
         self.latency, self.shape, self.start_rate = latency, shape, start_rate
         ranks = range(topology.size)
         self.machines = [
-            HandshakeMachine(
+            kind(
                 rank,
                 topology.neighbours(rank),
                 topology.edge_weights(rank),
@@ -56,7 +71,9 @@ class Simulation:
         self.busy = [False for _ in ranks]
         self.previous = [None for _ in ranks]
         self.messages = self.matches = self.repeated = 0
+        self.ended = [[] for _ in ranks]
         self.lags = []
+        self.asked = defaultdict(float)
         self.queue, self.order = [], count()
         self.arrived = defaultdict(float)
         for rank in ranks:
@@ -70,7 +87,11 @@ class Simulation:
     def run(self, until):
         while self.queue[0][0] < until:
             time, _, call, args = heapq.heappop(self.queue)
-            call(time, *args)
+            silent, since, back = self.silence
+            if args[0] == silent and since <= time < back:
+                self.later(back, call, *args)
+            else:
+                call(time, *args)
         return Cost(
             2 * self.messages / self.matches,
             self.repeated / self.matches,
@@ -110,6 +131,15 @@ class Simulation:
                 self.later(self.hold[rank], self.act, rank)
             else:
                 self.send(time, rank, machine.start())
+                if self.aside_after < np.inf:
+                    self.later(time + self.aside_after, self.give_up, rank, time)
+                    self.asked[rank] = time
+
+    def give_up(self, time, rank, asked):
+        machine = self.machines[rank]
+        if machine.asking is not None and self.asked[rank] == asked:
+            self.send(time, rank, machine.set_aside())
+            self.act(time, rank)
 
     def begin(self, time, rank, machine):
         peer = machine.matched
@@ -126,6 +156,7 @@ class Simulation:
     def end(self, time, rank):
         machine = self.machines[rank]
         self.busy[rank] = False
+        self.ended[rank].append(time)
         self.send(time, rank, machine.finish())
         self.hold[rank] = time + machine.patience()
         self.act(time, rank)
@@ -169,3 +200,64 @@ def test_crossing_requests_do_not_swallow_exchanges():
 def test_two_ranks_lose_little_time_between_exchanges():
     cost = Simulation(make_topology("ring", 2), 0.05, 20).run(200)
     assert cost.rate > 0.85
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "most_messages"), [("ring", 16, 4.6), ("complete", 16, 8.5)]
+)
+@pytest.mark.parametrize("latency", [0.05, 0.3])
+def test_a_confirmed_exchange_costs_one_message_more(
+    name, size, most_messages, latency, capsys
+):
+    topology = make_topology(name, size)
+    costs = [
+        Simulation(topology, latency, 4, kind=kind).run(200)
+        for kind in (HandshakeMachine, ConfirmedMachine)
+    ]
+    with capsys.disabled():
+        for cost in costs:
+            print(
+                f"\n{name} {size}, latency {latency}: {cost.messages:.2f} messages, "
+                f"{cost.repeated:.1%} repeated, {cost.rate:.2f} exchanges a unit"
+            )
+    assert costs[1].messages <= most_messages
+    assert costs[1].repeated < 0.1
+
+
+def others_rate(name, aside_after):
+    """Exchanges of the ranks that did not fall silent, while one did, and before."""
+    silence = (0, 200.0, 400.0)
+    run = Simulation(
+        make_topology(name, 8),
+        0.05,
+        4,
+        start_rate=0.2,
+        kind=ConfirmedMachine,
+        silence=silence,
+        aside_after=aside_after,
+    )
+    run.run(600)
+    ended = [np.array(times) for times in run.ended]
+    near = run.machines[0].neighbours
+    spans = [(0, 200), (210, 400), (410, 600)]
+    counts = [
+        [np.sum((ended[rank] >= a) & (ended[rank] < b)) / (b - a) for rank in near]
+        for a, b in spans
+    ]
+    silent = [np.sum((ended[0] >= a) & (ended[0] < b)) / (b - a) for a, b in spans]
+    return np.array(counts), silent
+
+
+@pytest.mark.parametrize("name", ["ring", "complete"])
+def test_a_silent_rank_holds_up_nobody_and_is_used_again(name):
+    counts, silent = others_rate(name, aside_after=2.0)
+    before, meanwhile, after = counts.min(axis=1)
+    assert meanwhile > 0.5 * before  # a neighbour in its exchange is held up
+    assert silent[1] == 0
+    assert silent[2] > 0.5 * silent[0]
+    assert after > 0.5 * before
+
+
+def test_planted_fault_without_setting_aside_neighbours_wait_with_it():
+    counts, _ = others_rate("ring", aside_after=np.inf)
+    assert counts[1].min() == 0

@@ -20,11 +20,27 @@ RING_4 = ((1, 3), (0, 2), (1, 3), (0, 2))
 STAR_4 = ((1, 2, 3), (0,), (0,), (0,))
 
 
-class Counted:
-    """Ranks with a number of exchanges due."""
+class Lasting:
+    """Ranks that do not die and wait for every answer."""
+
+    crossing_matches = True
+    tied = False
 
     def __init__(self, neighbours):
         self.neighbours = neighbours
+
+    def idle(self, state):
+        return state.matched is None and state.asking is None
+
+    def over(self, state):
+        return state.retired and self.idle(state)
+
+    def set_aside(self, rank, state):
+        return ()
+
+
+class Counted(Lasting):
+    """Ranks with a number of exchanges due."""
 
     def spent(self, left):
         return left - 1
@@ -101,11 +117,8 @@ class Roles(Counted):
         return roles.retire(state)
 
 
-class Schedule:
+class Schedule(Lasting):
     """Ranks with a list of peers to meet."""
-
-    def __init__(self, neighbours):
-        self.neighbours = neighbours
 
     def initial(self, rank):
         return schedule.State()
