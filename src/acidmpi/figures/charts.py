@@ -176,6 +176,8 @@ def bar_charts(
             axes.set(title=shown(each.title, 34), xlabel=x_label)
             axes.set_ylabel(y_label if number % _columns(len(charts)) == 0 else "")
             _bars(axes, each)
+        for axes in panels:
+            axes.set_ylim(0, 1.05 * _highest(charts))
 
     return draw(paint, *_grid_size(len(charts), 3.4, 2.7, 0.8))
 
@@ -249,12 +251,21 @@ def _bars(axes: "Axes", each: Bars) -> None:
     if each.errors is not None:
         half = np.nan_to_num(np.asarray(each.errors, np.float64))
         axes.errorbar(places, values, half, fmt="none", ecolor="#222222", capsize=2)
-    axes.set_ylim(bottom=0)
     if each.names is None:
         _whole_numbers(axes, vertical=False)
         return
     names = [shown(name, 24) for name in each.names]
     axes.set_xticks(places, names, rotation=30, ha="right", rotation_mode="anchor")
+
+
+def _highest(charts: Sequence[Bars]) -> float:
+    """The end of the longest bar, its error included."""
+    ends = [
+        np.asarray(each.values, np.float64)
+        + np.nan_to_num(np.asarray(0.0 if each.errors is None else each.errors))
+        for each in charts
+    ]
+    return _largest(ends)
 
 
 def _whole_numbers(axes: "Axes", vertical: bool = True) -> None:
