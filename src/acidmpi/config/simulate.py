@@ -113,9 +113,10 @@ class SimulateConfig:
     straggler_factor: Annotated[float, at_least(1)] = 3.0
     """How many times slower they are."""
 
-    max_lag: Annotated[int | None, at_least(0)] = 16
+    max_lag: Annotated[int | None, at_least(0)] = None
     """How many exchanges a rank may be behind what its own gradients call for before it
-    waits; with none it never waits."""
+    waits; with none it never waits. Real ranks that lag start more exchanges; ideal
+    edges do not, so small values make ranks wait for chance."""
 
     local_steps: Annotated[int, at_least(1)] = 8
     """Steps of each rank between two averages of localsgd."""
