@@ -13,7 +13,9 @@ from acidmpi.config.options import (
 )
 from acidmpi.errors import ConfigError
 
-PAIRS = ("a2cid2", "async")
+Method = Literal["a2cid2", "async", "gossip", "allreduce", "localsgd"]
+
+PAIRS: tuple[Method, ...] = ("a2cid2", "async")
 """Methods in which peers average in pairs; in the others all ranks take steps together."""
 
 USED_BY = {
@@ -46,7 +48,7 @@ class SimulateConfig:
     """What the ranks do: average random vectors without any gradient, descend a noisy
     quadratic function, or learn handwritten digits by logistic regression."""
 
-    method: Literal["a2cid2", "async", "gossip", "allreduce", "localsgd"] = "a2cid2"
+    method: Method = "a2cid2"
     """How ranks work together: a2cid2 and async average in pairs whenever it comes, with
     and without the accelerating momentum; gossip averages with one peer after each step
     (the one-peer exponential graph), allreduce all gradients in each step, localsgd all

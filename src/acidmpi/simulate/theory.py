@@ -1,6 +1,7 @@
 """`python -m acidmpi.simulate theory`: pure averaging beside what theory says of it."""
 
 import math
+import sys
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple, TextIO
@@ -8,26 +9,26 @@ from typing import NamedTuple, TextIO
 import numpy as np
 
 from acidmpi.config.experiments import TheoryConfig
-from acidmpi.config.simulate import SimulateConfig
+from acidmpi.config.simulate import Method, SimulateConfig
 from acidmpi.simulate.course import graph_of
 from acidmpi.simulate.experiment import Result, repeat, report
 from acidmpi.simulate.outcome import Outcome, median
 from acidmpi.simulate.prediction import predict
 from acidmpi.simulate.tell import number, table
 
-METHODS = ("async", "a2cid2")
+METHODS: tuple[Method, ...] = ("async", "a2cid2")
 """Of the slopes and times, the baseline first."""
 
 WINDOWS = {16: (20.0, 100.0), 32: (40.0, 200.0), 64: (80.0, 400.0)}
 """Between which times the slope is fitted, by ranks on the ring."""
 
-TYPICAL = {
+TYPICAL: dict[str, dict[int, float]] = {
     "async": {16: 0.077, 32: 0.0197, 64: 0.0056},
     "a2cid2": {16: 0.232, 32: 0.116, 64: 0.059},
 }
 """Typical slopes as known before, from another program."""
 
-GROWTH = {
+GROWTH: dict[tuple[str, Method], float] = {
     ("ring", "async"): 2.0,
     ("ring", "a2cid2"): 1.0,
     ("complete", "async"): 0.0,
@@ -40,7 +41,7 @@ class Slope(NamedTuple):
     """The decay on one ring with one method."""
 
     ranks: int
-    method: str
+    method: Method
     measured: float | None
     mean_square: float
     drift: float
@@ -61,7 +62,7 @@ def run(config: TheoryConfig, out: TextIO) -> None:
     report("theory", config, results, out, config.output)
 
 
-def _slope(config: TheoryConfig, ranks: int, method: str) -> Slope:
+def _slope(config: TheoryConfig, ranks: int, method: Method) -> Slope:
     since, until = WINDOWS[ranks]
     options = SimulateConfig(
         ranks=ranks, method=method, units=until, dimension=config.dimension
@@ -122,7 +123,7 @@ def sizes(largest: int) -> list[int]:
     return list(takewhile(lambda n: n <= largest, (16 << k for k in range(20))))
 
 
-def _times(config: TheoryConfig, topology: str, method: str) -> list[float | None]:
+def _times(config: TheoryConfig, topology: str, method: Method) -> list[float | None]:
     """Median units until the distance is the target's share of that at the start."""
     found = []
     for ranks in sizes(config.growth_up_to):
@@ -139,7 +140,7 @@ def _times(config: TheoryConfig, topology: str, method: str) -> list[float | Non
     return found
 
 
-def _enough(target: float, ranks: int, topology: str, method: str) -> float:
+def _enough(target: float, ranks: int, topology: str, method: Method) -> float:
     """Units that surely suffice: 1.5 times what the mean square needs."""
     options = SimulateConfig(ranks=ranks, method=method, topology=topology)
     graph = graph_of(options)
@@ -152,7 +153,7 @@ def _enough(target: float, ranks: int, topology: str, method: str) -> float:
 def time_to(outcome: Outcome, share: float) -> float | None:
     """When the distance fell to `share` of the first, on straight lines of its log."""
     goal = math.log(share * outcome.distances[0])
-    logs = np.log(outcome.distances)
+    logs = np.log(np.maximum(outcome.distances, sys.float_info.min))
     below = np.flatnonzero(logs <= goal)
     if not len(below):
         return None
@@ -171,7 +172,7 @@ def exponent(ranks: Sequence[int], times: Sequence[float | None]) -> float | Non
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
-Growth = dict[tuple[str, str], list[float | None]]
+Growth = dict[tuple[str, Method], list[float | None]]
 
 
 def _growth_table(config: TheoryConfig, growth: Growth) -> str:
