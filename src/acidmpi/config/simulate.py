@@ -13,9 +13,7 @@ from acidmpi.config.options import (
 )
 from acidmpi.errors import ConfigError
 
-Method = Literal["a2cid2", "async", "gossip", "allreduce", "localsgd"]
-
-PAIRS: tuple[Method, ...] = ("a2cid2", "async")
+PAIRS = ("a2cid2", "async")
 """Methods in which peers average in pairs; in the others all ranks take steps together."""
 
 USED_BY = {
@@ -48,7 +46,7 @@ class SimulateConfig:
     """What the ranks do: average random vectors without any gradient, descend a noisy
     quadratic function, or learn handwritten digits by logistic regression."""
 
-    method: Method = "a2cid2"
+    method: Literal["a2cid2", "async", "gossip", "allreduce", "localsgd"] = "a2cid2"
     """How ranks work together: a2cid2 and async average in pairs whenever it comes, with
     and without the accelerating momentum; gossip averages with one peer after each step
     (the one-peer exponential graph), allreduce all gradients in each step, localsgd all
@@ -115,10 +113,9 @@ class SimulateConfig:
     straggler_factor: Annotated[float, at_least(1)] = 3.0
     """How many times slower they are."""
 
-    max_lag: Annotated[int | None, at_least(0)] = None
+    max_lag: Annotated[int | None, at_least(0)] = 16
     """How many exchanges a rank may be behind what its own gradients call for before it
-    waits; with none it never waits. Real ranks that lag start more exchanges; ideal
-    edges do not, so small values make ranks wait for chance."""
+    waits; with none it never waits."""
 
     local_steps: Annotated[int, at_least(1)] = 8
     """Steps of each rank between two averages of localsgd."""

@@ -12,8 +12,8 @@ from textwrap import fill
 from typing import Any, TextIO
 
 from acidmpi.config.command_line import make_parser, parse
-from acidmpi.config.experiments import TheoryConfig
 from acidmpi.config.options import did_you_mean
+from acidmpi.config.plan import PlanConfig
 from acidmpi.config.simulate import SimulateConfig
 from acidmpi.errors import AcidError, ConfigError, TopologyError
 
@@ -34,7 +34,7 @@ class Part:
 
 PARTS: dict[str, Part] = {
     "run": Part(SimulateConfig, "acidmpi.simulate.course"),
-    "theory": Part(TheoryConfig, "acidmpi.simulate.theory"),
+    "plan": Part(PlanConfig, "acidmpi.simulate.plan"),
 }
 
 
