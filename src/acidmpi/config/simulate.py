@@ -13,7 +13,9 @@ from acidmpi.config.options import (
 )
 from acidmpi.errors import ConfigError
 
-PAIRS = ("a2cid2", "async")
+Method = Literal["a2cid2", "async", "gossip", "allreduce", "localsgd"]
+
+PAIRS: tuple[Method, ...] = ("a2cid2", "async")
 """Methods in which peers average in pairs; in the others all ranks take steps together."""
 
 USED_BY = {
@@ -46,7 +48,7 @@ class SimulateConfig:
     """What the ranks do: average random vectors without any gradient, descend a noisy
     quadratic function, or learn handwritten digits by logistic regression."""
 
-    method: Literal["a2cid2", "async", "gossip", "allreduce", "localsgd"] = "a2cid2"
+    method: Method = "a2cid2"
     """How ranks work together: a2cid2 and async average in pairs whenever it comes, with
     and without the accelerating momentum; gossip averages with one peer after each step
     (the one-peer exponential graph), allreduce all gradients in each step, localsgd all
@@ -113,9 +115,10 @@ class SimulateConfig:
     straggler_factor: Annotated[float, at_least(1)] = 3.0
     """How many times slower they are."""
 
-    max_lag: Annotated[int | None, at_least(0)] = 16
+    max_lag: Annotated[int | None, at_least(0)] = None
     """How many exchanges a rank may be behind what its own gradients call for before it
-    waits; with none it never waits."""
+    waits; with none it never waits. Real ranks that lag start more exchanges; ideal
+    edges do not, so small values make ranks wait for chance."""
 
     local_steps: Annotated[int, at_least(1)] = 8
     """Steps of each rank between two averages of localsgd."""

@@ -13,13 +13,13 @@ from functools import partial
 import numpy as np
 
 from acidmpi.config.simulate import SimulateConfig
-from acidmpi.dynamics.coefficients import BASELINE, Coefficients, acid_coefficients
 from acidmpi.pairing.events import Event
 from acidmpi.simulate.cluster import Cluster, consensus_distance
 from acidmpi.simulate.graph import Graph
 from acidmpi.simulate.meetings import Reservations, meetings
 from acidmpi.simulate.orders import DIFFERENCES, read
 from acidmpi.simulate.outcome import Outcome, RankTotals, drift, floor_of, look
+from acidmpi.simulate.prediction import constants_of
 from acidmpi.simulate.speeds import Speeds
 from acidmpi.simulate.thetas import Thetas
 from acidmpi.simulate.workload import Floats, Workload
@@ -56,10 +56,9 @@ class PairSimulation:
         self._metrics = metrics
         self._speeds = Speeds(config, seed)
         self._start = workload.start()
-        accelerated = config.method == "a2cid2"
-        constants = _constants(config, graph) if accelerated else BASELINE
+        constants = constants_of(config, graph)
         self._thetas = Thetas(constants.eta, self._speeds.means, config.local_time)
-        self._cluster = Cluster(self._start, constants, accelerated)
+        self._cluster = Cluster(self._start, constants, config.method == "a2cid2")
         self._difference = DIFFERENCES[config.order]
         self._meetings = meetings(
             graph.topology, config.comm_rate, seed, config.rematch
@@ -108,6 +107,11 @@ class PairSimulation:
         self._count += 1
         heapq.heappush(self._heap, (time, self._count, action))
 
+    def _before_all_at(self, time: float, action: Callable[[float], None]) -> None:
+        """An exchange that ends at a moment frees its ranks for one that begins then."""
+        self._count += 1
+        heapq.heappush(self._heap, (time, -self._count, action))
+
     # Exchanges
 
     def _next_meeting(self) -> None:
@@ -140,7 +144,7 @@ class PairSimulation:
         thetas = self._thetas.at(i, time), self._thetas.at(j, time)
         m = read(self._cluster, i, j, *thetas)
         landing = partial(self._land, event, m, thetas)
-        self._at(time + self._config.transfer_units, landing)
+        self._before_all_at(time + self._config.transfer_units, landing)
 
     def _land(
         self, event: Event, m: Floats, thetas: tuple[float, float], time: float
@@ -244,8 +248,3 @@ class PairSimulation:
         for rank, since in enumerate(self._waiting):
             if since is not None:
                 outcome.totals[rank].idle_units += outcome.times[-1] - since
-
-
-def _constants(config: SimulateConfig, graph: Graph) -> Coefficients:
-    rate = config.comm_rate if config.assumed_rate is None else config.assumed_rate
-    return acid_coefficients(graph.chi_1, graph.chi_2, config.safety, rate)

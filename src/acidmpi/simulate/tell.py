@@ -7,6 +7,7 @@ from typing import TextIO
 from acidmpi.config.simulate import SimulateConfig
 from acidmpi.simulate.graph import Graph
 from acidmpi.simulate.outcome import Outcome, median
+from acidmpi.simulate.prediction import predict
 
 Row = Sequence[str]
 
@@ -53,15 +54,25 @@ def tell_run(
 def _rates(
     config: SimulateConfig, graph: Graph | None, outcomes: Sequence[Outcome]
 ) -> list[Row]:
-    rates = median([o.comm_rate for o in outcomes])
-    rows: list[Row] = []
-    if graph is not None:
-        rows.append(
-            ("exchanges per rank and unit", number(config.comm_rate), number(rates))
+    if graph is None:
+        return []
+    expected = predict(config, graph)
+    rows: list[Row] = [
+        (
+            "exchanges per rank and unit",
+            number(config.comm_rate),
+            number(median([o.comm_rate for o in outcomes])),
         )
-    decays = median([o.decay() for o in outcomes])
+    ]
     if config.workload == "averaging":
-        rows.append(("decay of the distance per unit", "-", number(decays)))
+        decays = median([o.decay() for o in outcomes])
+        rows += [
+            ("decay of the distance, mean square", number(expected.mean_square), "-"),
+            ("decay of the distance, typical", "-", number(decays)),
+            ("decay in the proof", number(expected.proven), "-"),
+        ]
+    if config.workload == "quadratic":
+        rows.append(("distance by noise alone", number(expected.noise), "-"))
     return rows
 
 
