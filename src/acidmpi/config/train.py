@@ -106,9 +106,10 @@ class TrainConfig:
     """How many exchanges communication may fall behind before the computation waits;
     with none it never waits."""
 
-    pairing: Literal["handshake", "schedule", "fifo"] = "handshake"
-    """How peers find each other: by asking, by a schedule drawn from the shared seed,
-    or first come, first served."""
+    pairing: Literal["handshake", "confirmed", "schedule", "fifo"] = "handshake"
+    """How peers find each other: by asking, by asking and confirming (goes on without a
+    neighbour that does not answer), by a schedule drawn from the shared seed, or first
+    come, first served."""
 
     progress: Literal["thread", "inline"] = "thread"
     """Who drives communication: a thread, or the training loop itself; together with

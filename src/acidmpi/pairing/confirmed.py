@@ -237,6 +237,11 @@ class ConfirmedMachine(Asker[State]):
         self._state, sends = retire(self._state)
         return sends
 
+    @property
+    def can_set_aside(self) -> bool:
+        """Whether `set_aside` may be called: an answer is outstanding."""
+        return self._state.asking is not None
+
     def set_aside(self) -> Sends:
         """Wait no longer for the rank that is `asking`; its answer is taken later."""
         self._state, sends = set_aside(self._state)

@@ -101,6 +101,11 @@ class Machine(Protocol):
         """
         ...
 
+    @property
+    def can_set_aside(self) -> bool:
+        """Whether `set_aside` may be called: an answer is outstanding."""
+        ...
+
     def set_aside(self) -> Sends:
         """Wait no longer for the rank that is `asking`; its answer is taken later."""
         ...
@@ -164,6 +169,11 @@ class Facade(Generic[S]):
         """Retired, nothing at hand, no answer outstanding: fit to enter the barrier."""
         state = self._state
         return state.retired and state.matched is None and state.asking is None
+
+    @property
+    def can_set_aside(self) -> bool:
+        """Never: this protocol waits for every answer."""
+        return False
 
     def set_aside(self) -> Sends:
         """Refused.

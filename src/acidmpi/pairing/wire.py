@@ -17,6 +17,9 @@ FAIL = 100
 STOP = 101
 """Kind of the message that only carries its flags."""
 
+NEWS = 110
+"""Kind of the message with which a rank tells what it waits for: its text says so."""
+
 _HEADER = struct.Struct("<BBH4xqd")
 _unpack = _HEADER.unpack_from
 LARGEST_TEXT_BYTES = 2000

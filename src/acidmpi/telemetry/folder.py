@@ -28,13 +28,18 @@ class RunFolder:
         """What the run came to."""
         return self.path / "summary.json"
 
+    @property
+    def stalls(self) -> Path:
+        """Who waited for whom when something took too long; rarely there."""
+        return self.path / "stalls.json"
+
     def metrics(self, rank: int) -> Path:
         """The events of `rank`."""
         return self.path / f"metrics-{rank}.jsonl"
 
     def of_a_run(self) -> Iterator[Path]:
         """The files of a run that are there."""
-        yield from (p for p in (self.config, self.summary) if p.exists())
+        yield from (p for p in (self.config, self.summary, self.stalls) if p.exists())
         yield from sorted(self.path.glob("metrics-*.jsonl"))
 
 

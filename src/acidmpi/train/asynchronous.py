@@ -3,6 +3,7 @@
 Every gradient is one event of its own; no rank waits for all the others.
 """
 
+from collections.abc import Callable
 from dataclasses import fields
 from types import TracebackType
 from typing import Any, Self, final
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acidmpi.config.train import TrainConfig
+from acidmpi.telemetry.stalls import Picture
 from acidmpi.telemetry.summary import StopReason
 from acidmpi.train.course import Average, Figures, Scores
 from acidmpi.train.gradients import MomentumSGD, Network, clipped, told, usable
@@ -78,6 +80,10 @@ class WorkerCourse:
     def record(self, scores: Scores) -> None:
         """Put an evaluation into the metrics."""
         self._worker.engine.parts.recorder.evaluation(*scores)
+
+    def watch_stalls(self, tell: Callable[[Picture], None]) -> None:
+        """Let `tell` show who waits for whom when something takes too long."""
+        self._worker.engine.parts.loop.watchdog.tell = tell
 
     def statistics(self) -> Figures:
         """What the worker tells."""

@@ -1,12 +1,13 @@
 """What the training loop asks of any method, whoever waits for whom in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from numpy.typing import NDArray
 
+from acidmpi.telemetry.stalls import Picture
 from acidmpi.telemetry.summary import StopReason
 
 Scores = tuple[float, float | None]
@@ -96,6 +97,10 @@ class Course(Protocol):
 
     def record(self, scores: Scores) -> None:
         """Put an evaluation into this rank's metrics."""
+        ...
+
+    def watch_stalls(self, tell: Callable[[Picture], None]) -> None:
+        """Let `tell` show who waits for whom when something takes too long."""
         ...
 
     def statistics(self) -> Figures:

@@ -23,6 +23,7 @@ from acidmpi.train.loop import Loop
 from acidmpi.train.outcome import rank_figures, result_rows
 from acidmpi.train.plan import Plan, make_plan, resolve
 from acidmpi.train.signals import SignalWatch
+from acidmpi.train.stalls import StallTeller
 from acidmpi.train.threads import limit_threads, threads_per_rank
 from acidmpi.train.trainers import make_trainer
 from acidmpi.train.version import version_of
@@ -137,6 +138,7 @@ class Session:
         self._watch.check()
         comm = self._company.comm
         trainer = make_trainer(task, comm, self._config, plan, self._metrics)
+        trainer.course.watch_stalls(StallTeller(folder.RunFolder(self._place).stalls))
         if self._archive is not None:
             self._archive.course = trainer.course
         return trainer

@@ -14,7 +14,7 @@ Guarantees:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol, Self, final
@@ -29,6 +29,7 @@ from acidmpi.mpi.reductions import MPIError
 from acidmpi.parallel.averager import Averager
 from acidmpi.parallel.messages import sent_bytes
 from acidmpi.telemetry.metrics import Metrics
+from acidmpi.telemetry.stalls import Picture
 from acidmpi.telemetry.summary import StopReason
 from acidmpi.train.course import Average, Figures, Scores
 from acidmpi.train.gradients import nonfinite_error
@@ -45,6 +46,9 @@ LOST = (DeadlineExceeded, PeerFailed, MPIError)
 
 class Counting(Protocol):
     """Whoever sends: an averager, or an optimizer that has one."""
+
+    def watch_stalls(self, tell: Callable[[Picture], None]) -> None:
+        """Nothing to do: all ranks wait for the slowest in every step."""
 
     def statistics(self) -> Any:
         """Has `bytes_sent` and `seconds_waiting`."""

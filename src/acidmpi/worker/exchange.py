@@ -97,7 +97,10 @@ class Exchanger:
         self._state = state
         self._transport = transport
         self._clock = clock
-        self._deadline_seconds = deadline_seconds
+        self.deadline_seconds = deadline_seconds
+        """How long a chunk may take; whoever measures may allow more."""
+        self.waiting_since: float | None = None
+        """Since when a chunk is waited for, if one is."""
         self._hot_seconds = hot_seconds
         self._plan = chunks(state.arrays, chunk_bytes)
         # All of it: MPI may still write to what an abandoned exchange had in use.
@@ -147,6 +150,11 @@ class Exchanger:
             arrived()
         self._state.count_exchange()
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that are to come in what is on the wire."""
+        return sum(flight.received.nbytes for flight in self._flights)
+
     def abandon(self) -> None:
         """Give up what is on the wire."""
         self._transport.abandon()
@@ -171,15 +179,16 @@ class Exchanger:
         self.on_chunk()
 
     def _wait(self, pending: Pending, peer: int) -> Steps[None]:
-        began = self._clock.now()
+        began = self.waiting_since = self._clock.now()
         yield Pace.HOT
         while not pending.test():
             waited = self._clock.now() - began
-            if waited > self._deadline_seconds:
+            if waited > self.deadline_seconds:
                 raise PeerFailed(peer, "a chunk of an exchange") from DeadlineExceeded(
-                    f"nothing came for {self._deadline_seconds:g} s"
+                    f"nothing came for {self.deadline_seconds:g} s"
                 )
             yield Pace.HOT if waited < self._hot_seconds else Pace.POLL
+        self.waiting_since = None
 
 
 def _checksum(values: Array) -> float:

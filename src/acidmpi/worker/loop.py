@@ -17,14 +17,17 @@ from acidmpi.mpi.collectives import describe
 from acidmpi.mpi.reductions import MPIError
 from acidmpi.pairing.machine import Machine
 from acidmpi.pairing.messages import Kind, Sends
-from acidmpi.pairing.wire import FAIL, STOP, Message, Notice, Wire
+from acidmpi.pairing.wire import FAIL, NEWS, STOP, Message, Notice, Wire
 from acidmpi.progress import Deadline, Pace, Steps
+from acidmpi.progress.limits import Limits
 from acidmpi.worker.averaging import Averaging
 from acidmpi.worker.demand import Demand
 from acidmpi.worker.exchange import Exchanger, Terms
 from acidmpi.worker.ledger import BROKEN, FAILED, Ledger
 from acidmpi.worker.pulse import Pulse
 from acidmpi.worker.tally import Tally
+from acidmpi.worker.waiting import Waiting
+from acidmpi.worker.watchdog import Watchdog
 
 REQUEST, ACCEPT, BUSY = int(Kind.REQUEST), int(Kind.ACCEPT), int(Kind.BUSY)
 
@@ -55,7 +58,7 @@ class CommunicationLoop:
         ledger: shared with the compute loop.
         tally: what happened, for statistics and metrics.
         clock: where time comes from.
-        deadline_seconds: how long an answer may take.
+        deadline_seconds: how long an answer may take at least; see `progress.limits`.
         hot_seconds: how long after a question its answer is looked for without sleep.
     """
 
@@ -87,15 +90,26 @@ class CommunicationLoop:
         self._ledger = ledger
         self._tally = tally
         self._clock = clock
-        self._deadline_seconds = deadline_seconds
+        self.limits = Limits(deadline_seconds)
+        """How long anything may take."""
         self._hot_seconds = hot_seconds
-        self._ask_again_seconds = self._asked_seconds = clock.now()
+        self._ask_again_seconds = clock.now()
         self._offered: dict[int, float] = {}
         self._heard: dict[int, float] = {}
         self._look_seconds = self._began_seconds = clock.now()
         self._told_flags = 0
         self._told_failure = False
         self._failed_peer: RemoteError | None = None
+        self.waiting = Waiting(self, exchanger, ledger, clock)
+        """What this rank waits for."""
+        self.watchdog = Watchdog(
+            pulse.rank,
+            pulse.size,
+            self.limits,
+            clock,
+            lambda now: self.waiting.report(pulse.rank, now),
+            self._tell_news,
+        )
         self._steps = self._run()
 
     @property
@@ -107,7 +121,7 @@ class CommunicationLoop:
         """A bound on how long nothing will be due by itself."""
         if self._averaging.pending:
             return AVERAGING_SECONDS
-        if self.machine.matched is not None or self.machine.asking is not None:
+        if self.machine.matched is not None or self.machine.awaited is not None:
             return ANSWER_SECONDS
         if self._demand.due() and self.machine.can_start:
             return max(0.0, self._ask_again_seconds - self._clock.now())
@@ -154,23 +168,27 @@ class CommunicationLoop:
         while machine.matched is None:
             if self._pulse.all_done:
                 return False
-            if machine.asking is None:
+            if machine.awaited is None:
                 self._start()
-                yield Pace.POLL if machine.asking is None else Pace.HOT
+                yield Pace.POLL if machine.awaited is None else Pace.HOT
             else:
-                yield self._wait_for_answer()
+                yield self._wait_for_answer(machine.awaited)
         if machine.started:
             self._demand.begun()
         self._tally.matched(machine.matched, self._clock.now() - began)
         return True
 
-    def _wait_for_answer(self) -> Pace:
+    def _wait_for_answer(self, peer: int) -> Pace:
         """It comes soon or late: hot for a short while after the question."""
-        waited = self._clock.now() - self._asked_seconds
-        if waited > self._deadline_seconds:
-            assert self.machine.asking is not None
-            raise PeerFailed(self.machine.asking, "the answer to a request")
-        return Pace.HOT if waited < self._hot_seconds else Pace.POLL
+        waited = self.waiting.answer_seconds
+        if waited < self._hot_seconds:
+            return Pace.HOT
+        if waited > self.limits.deadline_seconds:
+            raise PeerFailed(peer, "the answer to a request")
+        if self.machine.can_set_aside and waited > self.limits.patience_seconds:
+            self._send(self.machine.set_aside())
+            self._tally.set_aside += 1
+        return Pace.POLL
 
     def _start(self) -> None:
         """Ask a neighbour if an exchange is due and nothing speaks against it."""
@@ -182,7 +200,7 @@ class CommunicationLoop:
         now = self._clock.now()
         if now >= self._ask_again_seconds:
             self._send(self.machine.start())
-            self._asked_seconds = now
+            self.waiting.asked_seconds = now
 
     def _exchange(self) -> Steps[None]:
         peer = self.machine.matched
@@ -203,6 +221,7 @@ class CommunicationLoop:
             self._demand.served()
         seconds = self._clock.now() - self._began_seconds
         self._tally.exchanged(peer, self._exchanger.bytes_each_way, seconds)
+        self.limits.exchanges.add(seconds)
         self._send(machine.finish())
         self._be_patient()
         self._ledger.set_exchanges(self._tally.exchanges)
@@ -213,7 +232,8 @@ class CommunicationLoop:
         sent = np.array(self._wire.sent_to, np.int64)
         expected = np.zeros_like(sent)
         request = self._pulse.sum_into(sent, expected)
-        deadline = Deadline(self._deadline_seconds, self._clock, "the end of all ranks")
+        seconds = self.limits.deadline_seconds
+        deadline = Deadline(seconds, self._clock, "the end of all ranks")
         mine = self._pulse.rank
         while not (
             request.Test()
@@ -230,6 +250,7 @@ class CommunicationLoop:
         message = self._wire.receive()
         if message is not None:
             self._events += 1
+            self.watchdog.heard(message.source)
             self._hear(message)
         if self._failed_peer is not None:
             raise self._failed_peer
@@ -239,13 +260,18 @@ class CommunicationLoop:
         now = self._clock.now()
         if now >= self._look_seconds:
             self._look_seconds = now + PULSE_SECONDS
-            self._look_at_sums()
+            self._look_at_sums(now)
 
-    def _look_at_sums(self) -> None:
+    def _look_at_sums(self, now: float) -> None:
         """What all ranks add up together; it is slow in any case."""
         if self._pulse.poll(idle=self._idle()):
             self._events += 1
+            self.watchdog.heard_all(now)
+            self.limits.rounds.add(self.waiting.round_over(now))
+            self._exchanger.deadline_seconds = self.limits.deadline_seconds
         self._averaging.poll()
+        if not self._pulse.all_done:
+            self.watchdog.poll(now, self._pulse.heartbeat_age)
 
     def _idle(self) -> bool:
         """Whether this rank's compute loop has left and nothing is at hand."""
@@ -257,6 +283,8 @@ class CommunicationLoop:
         new = self._ledger.raise_flags(notice.flags) if notice.flags else 0
         if kind == FAIL:
             self._hear_failure(message)
+        elif kind == NEWS:
+            self.watchdog.hear(source, message.text)
         elif kind != STOP:
             self._hear_pairing(source, kind, notice)
         if new & BROKEN and kind != FAIL:
@@ -271,7 +299,11 @@ class CommunicationLoop:
     def _hear_pairing(self, source: int, kind: int, notice: Notice) -> None:
         if kind in (REQUEST, ACCEPT):
             self._heard[source] = notice.alpha_tilde
+        if source == self.machine.asking and kind in (ACCEPT, BUSY):
+            self.limits.answers.add(self.waiting.answer_seconds)
         self._send(self.machine.receive(source, kind))
+        if kind == REQUEST and self.machine.awaited == source:
+            self.waiting.asked_seconds = self._clock.now()  # promised: its turn now
         if kind == BUSY:
             self._be_patient()
 
@@ -302,6 +334,12 @@ class CommunicationLoop:
             self._tell_failure()
         for peer in self.machine.neighbours:
             self._wire.send(peer, STOP, self._notice())
+
+    def _tell_news(self, text: str) -> None:
+        """Say what this rank waits for to every other one."""
+        for peer in range(self._pulse.size):
+            if peer != self._pulse.rank:
+                self._wire.send(peer, NEWS, self._notice(), text)
 
     def _tell_failure(self) -> None:
         """Send this rank's own error to every rank, once."""

@@ -9,7 +9,7 @@ from acidmpi.errors import ConfigError
 from acidmpi.faults.plan import Plan
 
 Method = Literal["a2cid2", "async", "adpsgd"]
-Pairing = Literal["handshake", "schedule", "fifo"]
+Pairing = Literal["handshake", "confirmed", "schedule", "fifo"]
 ProgressChoice = Literal["thread", "inline"]
 
 MAX_LAG = 16

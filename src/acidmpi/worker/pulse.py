@@ -143,6 +143,11 @@ class Pulse:
         return float(total[Field.EXCHANGES] / max(total[Field.GRADIENTS], 1.0))
 
     @property
+    def heartbeat_age(self) -> float:
+        """Time since the last round, in intervals as they really are."""
+        return self._heartbeat.age
+
+    @property
     def alpha_tilde(self) -> float:
         """The α̃ that this rank offers now."""
         return self.coefficients.alpha_tilde

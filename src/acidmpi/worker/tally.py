@@ -18,6 +18,8 @@ class Tally:
         self.exchanges = 0
         self.repeated = 0
         """Exchanges with the same peer as the one before."""
+        self.set_aside = 0
+        """Neighbours that were not waited for any longer, each time."""
         self.bytes_sent = 0
         self.waiting_seconds = 0.0
         """From one exchange to the next match, due or not."""
