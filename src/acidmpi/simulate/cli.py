@@ -12,7 +12,7 @@ from textwrap import fill
 from typing import Any, TextIO
 
 from acidmpi.config.command_line import make_parser, parse
-from acidmpi.config.experiments import TheoryConfig
+from acidmpi.config.experiments import LossesConfig, SafetyConfig, TheoryConfig
 from acidmpi.config.options import did_you_mean
 from acidmpi.config.plan import PlanConfig
 from acidmpi.config.simulate import SimulateConfig
@@ -37,6 +37,8 @@ PARTS: dict[str, Part] = {
     "run": Part(SimulateConfig, "acidmpi.simulate.course"),
     "theory": Part(TheoryConfig, "acidmpi.simulate.theory"),
     "plan": Part(PlanConfig, "acidmpi.simulate.plan"),
+    "losses": Part(LossesConfig, "acidmpi.simulate.losses"),
+    "safety": Part(SafetyConfig, "acidmpi.simulate.safety"),
 }
 
 

@@ -133,3 +133,11 @@ def median(values: Sequence[float | None]) -> float | None:
     """Of those that are known and finite; None where there is none."""
     known = [v for v in values if v is not None and np.isfinite(v)]
     return float(np.median(known)) if known else None
+
+
+def late_distance(outcome: Outcome) -> float:
+    """Mean consensus distance over the second half of a run; infinite if it diverged."""
+    if outcome.diverged:
+        return float("inf")
+    late = outcome.distances[len(outcome.distances) // 2 :]
+    return sum(late) / len(late)
