@@ -5,6 +5,7 @@ that asks may give up waiting at any state, too. The survivors' graph is the rep
 from the moment when a rank hears of the death.
 """
 
+import os
 from itertools import combinations
 
 import pytest
@@ -116,6 +117,26 @@ def test_nobody_waits_for_ever(graph, number, deaths, early, patient, explore):
     rules = Confirmed(graph, deaths, patient=patient)
     count = explore(rules, due(rules, number), early, deaths)
     assert count.ends > 1
+
+
+LARGE = [
+    ("path-3", (2, 2, 2), 1, False),
+    ("triangle", (1, 1, 1), 0, False),
+    ("triangle", (1, 1, 1), 1, False),
+    ("path-4", (0, 1, 1, 0), 2, True),
+    ("path-4", (0, 1, 1, 0), 1, False),
+    ("ring-4", (1, 0, 1, 0), 2, True),
+]
+
+
+@pytest.mark.skipif("ACIDMPI_LARGE" not in os.environ, reason="takes minutes")
+@pytest.mark.parametrize(("graph", "starts", "deaths", "patient"), LARGE)
+def test_nobody_waits_for_ever_in_larger_explorations(
+    graph, starts, deaths, patient, explore
+):
+    rules = Confirmed(graph, deaths, patient=patient)
+    count = explore(rules, [starts], False, deaths)
+    print(f"{graph} {starts}: {count.states:,} states")
 
 
 class Plain(Confirmed):
