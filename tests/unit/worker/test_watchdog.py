@@ -1,5 +1,7 @@
 """Stalls are noticed by whoever waits, without the help of the rank that stands still."""
 
+from dataclasses import replace
+
 import pytest
 
 from acidmpi.clocks import ManualClock
@@ -199,3 +201,54 @@ def test_with_the_plain_handshake_they_would_wait(fleet):
     before = exchanges(ships)
     ships.run(60)
     assert exchanges(ships) == before
+
+
+def test_a_slow_rank_holds_up_its_own_exchanges_only(stopping):
+    """It looks ten times less often than the others."""
+    ships, _ = stopping
+    ships.run(20)
+    before, looks, advance = exchanges(ships), [0], ships.advance
+
+    def slowly(one):
+        looks[0] += one.rank == 2
+        if one.rank != 2 or looks[0] % 10 == 0:
+            advance(one)
+
+    ships.advance = slowly
+    ships.run(60)
+    made = [now - then for now, then in zip(exchanges(ships), before, strict=True)]
+    assert min(made[0], made[1], made[3]) > 40
+    assert made[2] > 10
+    assert sum(one.tally.set_aside for one in ships.ranks) == 0, "slow is not silent"
+
+
+# Faults that the tests above must find.
+
+
+def test_reports_that_always_call_would_never_end(monkeypatch):
+    own = Watchdog._own
+    monkeypatch.setattr(
+        Watchdog,
+        "_own",
+        lambda self, now, late: replace(own(self, now, late), calls=True),
+    )
+    with pytest.raises(AssertionError):
+        test_when_it_is_over_all_are_quiet_again()
+
+
+def test_own_sleep_would_be_taken_for_silence(monkeypatch):
+    monkeypatch.setattr(Watchdog, "_notice_own_absence", lambda self, now: None)
+    with pytest.raises(AssertionError):
+        test_the_rank_that_stood_still_does_not_take_its_own_sleep_for_others_silence()
+
+
+def test_without_heartbeats_as_news_silence_would_count_from_the_start(monkeypatch):
+    monkeypatch.setattr(Watchdog, "heard_all", lambda self, now: None)
+    with pytest.raises(AssertionError):
+        test_a_rank_that_stands_still_is_shown_by_the_lowest_that_does_not(2)
+
+
+def test_without_reports_totals_would_not_be_known(stopping, monkeypatch):
+    monkeypatch.setattr(Watchdog, "poll", lambda self, now, age: False)
+    with pytest.raises(AssertionError):
+        test_totals_are_known_while_a_stopped_rank_holds_up_the_heartbeat(stopping)
