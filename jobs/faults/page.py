@@ -144,7 +144,7 @@ def calm_pairs(lines: list[dict], task: str) -> list[tuple[dict, dict]]:
 
 def speed_of(summary: dict) -> float:
     """Gradients of all ranks a second."""
-    return sum(summary["gradients"]) / summary["wall_seconds"]
+    return sum(filter(None, summary["gradients"])) / summary["wall_seconds"]
 
 
 def spread(values: list[float], *, most: bool = False) -> str:

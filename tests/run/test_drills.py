@@ -1,0 +1,108 @@
+"""The drill of deaths: its plans, whom it kills, and what its page says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "jobs" / "faults"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def plan(**changes):
+    from runs import Plan
+
+    return Plan(**{"task": "quadratic", "ranks": 16, "seed": 3, **changes})
+
+
+def test_moments_are_drawn_from_the_window_and_the_seed():
+    moments = plan(kills=8, window_seconds=5.0).moments()
+    assert moments == plan(kills=8, window_seconds=5.0).moments() == sorted(moments)
+    assert moments != plan(kills=8, window_seconds=5.0, seed=4).moments()
+    assert len({rank for _, rank in moments}) == 8
+    assert all(0 <= moment <= 5 for moment, _ in moments)
+
+
+def test_each_kind_of_run_has_a_name_and_a_command_of_its_own(tmp_path):
+    kinds = [plan(kills=4), plan(), plan(tolerant=False)]
+    assert len({kind.name for kind in kinds}) == 3
+    tolerant = ["--fault-tolerant" in kind.command(tmp_path) for kind in kinds]
+    assert tolerant == [True, True, False]
+
+
+def test_processes_of_a_run_are_found_by_rank_and_no_others(tmp_path):
+    from runs import processes
+
+    def sleeper(rank, folder):
+        wait = "import time; time.sleep(30)"
+        setting = {**os.environ, "OMPI_COMM_WORLD_RANK": str(rank)}
+        return subprocess.Popen([sys.executable, "-c", wait, str(folder)], env=setting)
+
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    jobs = [sleeper(0, mine), sleeper(5, mine), sleeper(1, other)]
+    try:
+        assert processes(mine) == {0: jobs[0].pid, 5: jobs[1].pid}
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
+
+
+def line(kills, seed, loss, *, status=0, tolerant=True, speed=100, deaths=()):
+    summary = {
+        "stop_reason": "finished",
+        "test_loss": loss,
+        "wall_seconds": 10.0,
+        "gradients": [speed, None, speed],
+        "dead_ranks": [
+            {"rank": rank, "unix_seconds": 50 + news, "recovered_seconds": more}
+            for rank, news, more in deaths
+        ],
+    }
+    return {
+        "name": f"q-{kills}-{seed}-{tolerant}",
+        "task": "quadratic",
+        "ranks": 16,
+        "seed": seed,
+        "kills": kills,
+        "tolerant": tolerant,
+        "status": status,
+        "summary": summary if status == 0 else None,
+        "killed": {str(rank): 50.0 for rank, _, _ in deaths},
+        "said": "acidmpi: error: nobody answered",
+    }
+
+
+def test_the_page_has_losses_times_costs_and_every_failure():
+    from page import page
+
+    lines = [line(0, seed, 1.0 + seed / 10) for seed in range(3)]
+    lines += [line(0, seed, 1.0, tolerant=False, speed=125) for seed in range(3)]
+    lines += [line(1, 0, 1.21, deaths=[(4, 0.25, 0.5)])]
+    lines += [line(1, 1, 1.21, deaths=[(4, 0.75, 1.5)])]
+    lines += [line(1, 2, None, status=None)]
+    text = page(lines, 16)
+    assert "| quadratic | 1 | 3 | 2 | 1.21 (1.21, 1.21) | 1.1 (1, 1.2) |" in text
+    assert "| 1.1000 | 0.5 (0.75) | 1.5 (2.25) |" in text
+    assert "| quadratic | 3 | 0.8 (0.8, 0.8) | 1 (1, 1) |" in text
+    assert "`q-1-2-True`: ended by the drill" in text
+    assert "nobody answered" in text
+
+
+def test_a_run_that_does_not_end_is_ended(tmp_path, monkeypatch):
+    """Also its ranks: nothing of it is left behind."""
+    import runs
+
+    wait = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(runs.Plan, "command", lambda _, folder: [*wait, str(folder)])
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    record = runs.run(plan(), tmp_path / "run", limit_seconds=0.5)
+    assert record["status"] is None
+    assert record["summary"] is None
+    assert not runs.processes(tmp_path / "run")
