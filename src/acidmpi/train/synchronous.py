@@ -47,9 +47,6 @@ LOST = (DeadlineExceeded, PeerFailed, MPIError)
 class Counting(Protocol):
     """Whoever sends: an averager, or an optimizer that has one."""
 
-    def watch_stalls(self, tell: Callable[[Picture], None]) -> None:
-        """Nothing to do: all ranks wait for the slowest in every step."""
-
     def statistics(self) -> Any:
         """Has `bytes_sent` and `seconds_waiting`."""
         ...
@@ -197,6 +194,9 @@ class SynchronousCourse:
         """Put an evaluation into the metrics."""
         if self._metrics is not None:
             self._metrics.evaluation(*self._stamp(), *scores)
+
+    def watch_stalls(self, tell: Callable[[Picture], None]) -> None:
+        """Nothing to do: all ranks wait for the slowest in every step."""
 
     def statistics(self) -> Figures:
         """What has happened so far."""
