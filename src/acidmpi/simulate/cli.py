@@ -15,6 +15,7 @@ from acidmpi.config.command_line import make_parser, parse
 from acidmpi.config.experiments import LossesConfig, SafetyConfig, TheoryConfig
 from acidmpi.config.options import did_you_mean
 from acidmpi.config.plan import PlanConfig
+from acidmpi.config.protocol import ProtocolConfig
 from acidmpi.config.simulate import SimulateConfig
 from acidmpi.errors import AcidError, ConfigError, TopologyError
 
@@ -36,6 +37,7 @@ class Part:
 PARTS: dict[str, Part] = {
     "run": Part(SimulateConfig, "acidmpi.simulate.course"),
     "theory": Part(TheoryConfig, "acidmpi.simulate.theory"),
+    "protocol": Part(ProtocolConfig, "acidmpi.simulate.protocol_course"),
     "plan": Part(PlanConfig, "acidmpi.simulate.plan"),
     "losses": Part(LossesConfig, "acidmpi.simulate.losses"),
     "safety": Part(SafetyConfig, "acidmpi.simulate.safety"),

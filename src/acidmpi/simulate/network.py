@@ -46,9 +46,13 @@ class EventQueue:
     def run(self, until_seconds: float) -> None:
         """Let everything happen up to `until_seconds`, that moment included."""
         while self._waiting and self._waiting[0][0] <= until_seconds:
-            self._now, _, call, arguments = heapq.heappop(self._waiting)
-            call(*arguments)
+            self.step()
         self._now = max(self._now, until_seconds)
+
+    def step(self) -> None:
+        """Let the next event happen; there must be one."""
+        self._now, _, call, arguments = heapq.heappop(self._waiting)
+        call(*arguments)
 
 
 class Link(NamedTuple):

@@ -44,6 +44,9 @@ class RankTotals:
     idle_units: float = 0.0
     """How long its computation waited."""
 
+    control_messages: int = 0
+    """Sent to find peers; ideal edges need none."""
+
 
 @dataclass
 class Outcome:
@@ -72,6 +75,9 @@ class Outcome:
     """Mean over the last tenth of the losses seen, where gradients tell one."""
 
     diverged: bool = False
+
+    pairing: str = "ideal"
+    """How peers find each other, where they do."""
 
     @property
     def times(self) -> list[float]:

@@ -20,10 +20,6 @@ class Idle:
         """Zero."""
         return np.zeros_like(x)
 
-    def loss(self, x: Floats) -> float:
-        """There is none."""
-        return float("nan")
-
 
 def check(cluster: Cluster, ranked: list[Way]) -> str:
     """The first way with pairs, its step by formula and by events, in one line.

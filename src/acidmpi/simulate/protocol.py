@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acidmpi.arrays.flat import Chunk
+from acidmpi.dynamics.coefficients import Coefficients
 from acidmpi.kernels.hyper import Add
 from acidmpi.pairing.messages import Sends
 from acidmpi.simulate.network import EventQueue
@@ -38,10 +39,6 @@ class Learner(Protocol):
         """What a gradient taken at `x` adds to x and x̃ (the optimiser's step)."""
         ...
 
-    def loss(self, x: Floats) -> float:
-        """The loss of the parameters `x`."""
-        ...
-
 
 class Moment(NamedTuple):
     """How things stood at one time."""
@@ -53,10 +50,8 @@ class Moment(NamedTuple):
     exchanges: int
     """Of all ranks, each counted once."""
     consensus_distance: float
-    loss: float
-    """Of the mean parameters; NaN where nothing is learned."""
-    drift: float
-    """Change of the mean of (x + x̃)/2, largest coordinate; NaN where it learns."""
+    mean: Floats
+    """Of x over the ranks."""
 
 
 class Totals(NamedTuple):
@@ -91,6 +86,8 @@ class _Transfer:
         self.ends = ends
         self.alpha_tilde = alpha_tilde
         self.sent: dict[tuple[int, int], tuple[Floats, float]] = {}
+        self.ahead = 0
+        """Pieces applied at the first end, less those at the second."""
 
     def snapshot(self, chunk: Chunk) -> None:
         """Both ends read their piece."""
@@ -102,6 +99,7 @@ class _Transfer:
     def apply(self, side: int, chunk: Chunk) -> None:
         """One end takes the jump of a piece."""
         member, peer = self.ends[side], self.ends[1 - side]
+        self.ahead += 1 - 2 * side
         sent, theta = self.sent[member.rank, chunk.start]
         received, _ = self.sent[peer.rank, chunk.start]
         member.state.apply_exchange(chunk, sent, received, theta, 0.5, self.alpha_tilde)
@@ -133,9 +131,12 @@ class ProtocolSimulation:
         self._chance = np.random.default_rng([options.seed, size, 2])
         self._arrived: dict[tuple[int, int], float] = {}
         self._held_since: list[float | None] = [None] * size
-        self._messages = 0
+        self.messages_by_rank = [0] * size
+        """Control messages sent."""
         self._chunks = _pieces(start.shape[1], options.pieces)
-        self._mean = self._half_sums().mean(axis=0)
+        self._under_way: set[_Transfer] = set()
+        self._expected = self._half_sums().sum(axis=0)
+        """Sum over the ranks of (x + x̃)/2, by updates alone."""
         self._open()
 
     def run(self, seconds: Sequence[float]) -> list[Moment]:
@@ -147,7 +148,7 @@ class ProtocolSimulation:
         tallies = [member.tally for member in self.members]
         return Totals(
             seconds=self._events.now(),
-            messages=self._messages,
+            messages=sum(self.messages_by_rank),
             exchanges=sum(t.exchanges for t in tallies),
             repeated=sum(t.repeated for t in tallies),
             idle_seconds=sum(m.ledger.idle_seconds for m in self.members),
@@ -164,6 +165,21 @@ class ProtocolSimulation:
             comm_rate=self._pulse.comm_rate,
             idle_share=now.idle_seconds / seconds,
         )
+
+    def drift(self) -> float:
+        """Error of the mean of (x + x̃)/2, largest element.
+
+        Goes on until no exchange is applied at one of its ends only.
+        """
+        while self._under_way:
+            self._events.step()
+        wrong = self._half_sums().sum(axis=0) - self._expected
+        return float(np.abs(wrong).max()) / len(self.members)
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """Constants in use."""
+        return self._pulse.coefficients
 
     # Talk and exchanges.
 
@@ -188,7 +204,7 @@ class ProtocolSimulation:
 
     def _send(self, rank: int, sends: Sends) -> None:
         for peer, kind in sends:
-            self._messages += 1
+            self.messages_by_rank[rank] += 1
             took = self._options.network.latency(rank, peer, self._chance)
             when = max(self._events.now() + took, self._arrived.get((rank, peer), 0.0))
             self._arrived[rank, peer] = when
@@ -222,6 +238,7 @@ class ProtocolSimulation:
     ) -> None:
         """A piece has come to one end; with the last one that end is free."""
         transfer.apply(side, chunk)
+        self._balance(transfer)
         if not last:
             return
         member = transfer.ends[side]
@@ -231,6 +248,13 @@ class ProtocolSimulation:
         sent = int(self._options.message_bytes)
         self._talks[member.rank].finish(sent, took)
         self._release(member)
+
+    def _balance(self, transfer: _Transfer) -> None:
+        """Remember it while one end has applied more of it than the other."""
+        if transfer.ahead:
+            self._under_way.add(transfer)
+        else:
+            self._under_way.discard(transfer)
 
     # Gradients.
 
@@ -245,6 +269,7 @@ class ProtocolSimulation:
 
     def _computed(self, member: Member, update: Floats) -> None:
         event = Update(0, 0, update.size, update, (), Add())
+        self._expected += update
         member.state.apply_gradient([event])
         member.ledger.count_gradient(None, 1)
         member.units.count_gradient()
@@ -272,16 +297,13 @@ class ProtocolSimulation:
         self._events.run(when)
         x = np.stack([member.read() for member in self.members])
         mean = x.mean(axis=0)
-        learns = self._learner is not None
-        half = self._half_sums().mean(axis=0)
         return Moment(
             seconds=when,
             units=float(np.mean([m.units.now() for m in self.members])),
             gradients=sum(m.ledger.gradients for m in self.members),
             exchanges=sum(m.tally.exchanges for m in self.members) // 2,
             consensus_distance=float(((x - mean) ** 2).sum(axis=1).mean()),
-            loss=self._learner.loss(mean) if self._learner else float("nan"),
-            drift=float("nan") if learns else float(np.abs(half - self._mean).max()),
+            mean=mean,
         )
 
     def _half_sums(self) -> Floats:

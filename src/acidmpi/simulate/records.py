@@ -63,7 +63,7 @@ def keep(folder: RunFolder, config: SimulateConfig, outcome: Outcome) -> None:
             device_uuid=None,
             gradients=totals.gradients,
             exchanges=totals.exchanges,
-            control_messages=0,
+            control_messages=totals.control_messages,
             bytes_sent=totals.bytes_sent,
             idle_seconds=totals.idle_units * outcome.unit_seconds,
         )
@@ -79,7 +79,7 @@ def _run_figures(config: SimulateConfig, outcome: Outcome) -> RunFigures:
         task=config.workload,
         model=config.workload,
         method=config.method,
-        pairing="ideal" if pairs else None,
+        pairing=outcome.pairing if pairs else None,
         compression="none",
         topology=config.topology if pairs else None,
         size=config.ranks,

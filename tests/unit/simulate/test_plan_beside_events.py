@@ -102,9 +102,6 @@ class Noise:
     def update(self, rank, x):
         return self.chance.standard_normal(x.size)
 
-    def loss(self, x):
-        return 0.0
-
 
 def simulated_distance(graph, method, pairing, spread, length=60):
     options = ProtocolOptions(
