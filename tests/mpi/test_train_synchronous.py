@@ -1,4 +1,4 @@
-"""The command with all ranks in step: all-reduce, compressed too, and local SGD."""
+"""The command with all ranks in step: all-reduce, compressed too, local SGD, gossip."""
 
 import os
 import signal
@@ -16,6 +16,7 @@ from acidmpi.tasks.classification import ClassificationTask
 from acidmpi.tasks.quadratic import Quadratic
 from acidmpi.tasks.registry import task_defaults
 from acidmpi.telemetry.summary import FIELDS
+from acidmpi.topology.rounds import ONE_PEER, make_rounds
 from acidmpi.train import session
 from acidmpi.train.company import Company
 from acidmpi.train.plan import make_plan, resolve
@@ -28,6 +29,7 @@ SHORT = ["--epochs", "6", "--deadline-seconds", "60"]
 ENDLESS = [*SHORT, "--epochs", "1e6"]
 QUADRATIC = ["--task", "quadratic", "--deadline-seconds", "60"]
 METHODS = ["allreduce", "localsgd"]
+ALL = [*METHODS, "gossip"]
 
 
 @pytest.fixture
@@ -204,7 +206,26 @@ def test_localsgd_averages_parameters_and_keeps_momentum_local(run, folder):
     assert (summary["consensus_distance"] > 0) == (COMM.size > 1)
 
 
-@pytest.mark.parametrize("method", METHODS)
+def test_gossip_averages_with_one_peer_and_then_applies_the_gradient(run, folder):
+    rounds = [make_rounds(ONE_PEER, rank, COMM.size).steps for rank in range(COMM.size)]
+
+    def step(number, ranks, rate):
+        gradients = [rank.gradient() for rank in ranks]
+        before = [rank.x for rank in ranks]
+        for rank, part in zip(ranks, rounds, strict=True):
+            if part:
+                (source,) = part[number % len(part)].sources
+                rank.x = (rank.x + before[source]) / 2
+        for rank, gradient in zip(ranks, gradients, strict=True):
+            rank.update(gradient, rate)
+
+    finished(run(*EXACTLY, "--method", "gossip", "--output", folder))
+    summary = summary_of(folder)
+    assert summary["test_loss"] == pytest.approx(simulate(step), rel=1e-4)
+    assert (summary["consensus_distance"] > 0) == (COMM.size > 1)
+
+
+@pytest.mark.parametrize("method", ALL)
 def test_nan_on_one_rank_ends_all(run, folder, monkeypatch, method):
     train_command.spoil(monkeypatch, COMM, lambda loss: loss * float("nan"))
     ends = run(*ENDLESS, "--method", method, "--output", folder)
@@ -229,7 +250,7 @@ def test_nan_on_one_rank_can_be_left_out(run, folder, monkeypatch, method):
     assert summary_of(folder)["test_loss"] < 2.0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_an_exception_on_one_rank_ends_all(run, folder, monkeypatch, method):
     """What the others wait for cannot end any more: the job has to be aborted."""
     aborted = []

@@ -9,7 +9,8 @@ A compressor describes its messages by yielding them, and whoever drives it send
 so that compression knows arrays only, and messages of several buckets overlap. When the
 generator ends, each gradient holds the mean over ranks of what all of them decode.
 
-Guarantees of every compressor:
+Guarantees of every compressor (what averages with neighbours only has none of these, and
+is no compressor that a user can choose: see `parallel.mixing`):
 - all ranks yield messages of the same kinds, shapes and types in the same order, whatever
   their gradients hold;
 - all ranks end with the same gradients, to the last bit;
@@ -73,7 +74,20 @@ class AllToAll(NamedTuple):
     array: Array
 
 
-Message = Sum | Gather | AllToAll
+class Swap(NamedTuple):
+    """Send `array` (one-dimensional, contiguous, of any type) to some ranks only.
+
+    The reply is `received`, of shape (number of sources, array.size) and of the same
+    type: row k came from `sources[k]`. Whoever is a source names this rank as a target.
+    """
+
+    array: Array
+    targets: tuple[int, ...]
+    sources: tuple[int, ...]
+    received: Array
+
+
+Message = Sum | Gather | AllToAll | Swap
 
 Work = Generator[Message, Array, None]
 """The reduction of one bucket: messages out, replies in."""

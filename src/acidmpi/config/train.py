@@ -23,8 +23,16 @@ CLOCKED = ("a2cid2", "async")
 ASYNCHRONOUS = (*CLOCKED, "adpsgd")
 """Methods in which peers average in pairs; in the others all ranks step together."""
 
+TOPOLOGIES = {
+    "a2cid2": "ring",
+    "async": "ring",
+    "adpsgd": "ring",
+    "gossip": "one-peer-exponential",
+}
+"""The graphs that methods use unless the options say otherwise; others have none."""
+
 USED_BY = {
-    "topology": ASYNCHRONOUS,
+    "topology": tuple(TOPOLOGIES),
     "comm_rate": CLOCKED,
     "max_lag": ASYNCHRONOUS,
     "pairing": CLOCKED,
@@ -61,11 +69,13 @@ class TrainConfig:
     model: str | None = None
     """The network, such as mlp, cnn or resnet18; by default the task's own."""
 
-    method: Literal["a2cid2", "async", "adpsgd", "allreduce", "localsgd"] = "a2cid2"
+    method: Literal["a2cid2", "async", "adpsgd", "gossip", "allreduce", "localsgd"] = (
+        "a2cid2"
+    )
     """How ranks work together: peers average in pairs, a2cid2 with the accelerating
-    momentum, async without, adpsgd with ranks that ask and ranks that answer; allreduce
-    averages the gradients of all ranks in each step, localsgd their parameters now and
-    then."""
+    momentum, async without, adpsgd with ranks that ask and ranks that answer; with gossip
+    all ranks average with neighbours in each step; allreduce averages the gradients of
+    all ranks in each step, localsgd their parameters now and then."""
 
     compression: str = "none"
     """How gradients are compressed before they are averaged: none, fp16, bf16, topk,
@@ -95,9 +105,10 @@ class TrainConfig:
     local_steps: Annotated[int, at_least(1)] = 8
     """Steps of each rank between two averages of localsgd."""
 
-    topology: str = "ring"
+    topology: str | None = None
     """Who may exchange with whom: ring, path, star, complete, exponential, grid, torus,
-    hypercube, random-regular:DEGREE, or the path of an edge-list file."""
+    hypercube, random-regular:DEGREE, the path of an edge-list file, or, for gossip only,
+    one-peer-exponential; by default that for gossip, and a ring otherwise."""
 
     comm_rate: Annotated[float, at_least(0)] = 1.0
     """Exchanges that a rank takes part in during one mean gradient, on average."""

@@ -12,12 +12,15 @@ from typing import Protocol
 import numpy as np
 from mpi4py import MPI
 
-from acidmpi.compression.protocol import AllToAll, Array, Gather, Message, Sum
+from acidmpi.compression.protocol import AllToAll, Array, Gather, Message, Sum, Swap
 from acidmpi.errors import ConfigError
 from acidmpi.parallel.allreduce import LongSum, staging_bytes
 
 LONG_SUM_BYTES = 1 << 20
 """From this size on a sum goes by `allreduce.LongSum`."""
+
+SWAP_TAG = 7
+"""Apart from what `allreduce` sends between two ranks."""
 
 LARGEST_COUNT = 2**31 - 1
 """MPI counts in 32 bits."""
@@ -51,6 +54,7 @@ def sent_bytes(message: Message, size: int) -> int:
     All-reduce by reduce-scatter and all-gather: 2(n−1)/n·N. All-gather: (n−1)·N.
     All-to-all: (n−1)/n·N. These are the least volumes for long messages (Thakur,
     Rabenseifner and Gropp 2005, section 2); for short ones MPI may choose otherwise.
+    To k ranks by name: k·N.
     """
     total = message.array.nbytes
     match message:
@@ -60,6 +64,8 @@ def sent_bytes(message: Message, size: int) -> int:
             return (size - 1) * total
         case AllToAll():
             return (size - 1) * total // size
+        case Swap():
+            return len(message.targets) * total
 
 
 class Channel:
@@ -91,6 +97,8 @@ class Channel:
             return Alone(message)
         if isinstance(message, Sum) and message.array.nbytes >= LONG_SUM_BYTES:
             return self._post_long(message.array)
+        if isinstance(message, Swap):
+            return PostedSwap(self._comm, message)
         return Posted(self._comm, message)
 
     def _post_long(self, array: Array) -> Pending:
@@ -109,6 +117,8 @@ class Alone:
     def __init__(self, message: Message) -> None:
         array = message.array
         self.reply = array[None] if isinstance(message, Gather) else array
+        if isinstance(message, Swap):
+            self.reply = message.received
 
     def test(self) -> bool:
         """At once."""
@@ -118,7 +128,7 @@ class Alone:
 class Posted:
     """A message that MPI's own collective operation carries."""
 
-    def __init__(self, comm: MPI.Comm, message: Message) -> None:
+    def __init__(self, comm: MPI.Comm, message: Sum | Gather | AllToAll) -> None:
         mine = message.array
         self._keep = mine
         match message:
@@ -135,6 +145,28 @@ class Posted:
     def test(self) -> bool:
         """Whether MPI is done with it."""
         return bool(self._request.Test())
+
+
+class PostedSwap:
+    """One message to each target and one from each source; receives first, to be ready.
+
+    Two ranks' messages are told apart by their order alone, which is the same at both.
+    """
+
+    def __init__(self, comm: MPI.Comm, message: Swap) -> None:
+        self._mine, self.reply = message.array, message.received
+        self._requests = [
+            comm.Irecv([row, MPI.BYTE], source, SWAP_TAG)
+            for row, source in zip(message.received, message.sources, strict=True)
+        ]
+        self._requests += [
+            comm.Isend([self._mine, MPI.BYTE], target, SWAP_TAG)
+            for target in message.targets
+        ]
+
+    def test(self) -> bool:
+        """Whether all that was sent is gone and all that was waited for is here."""
+        return bool(MPI.Request.Testall(self._requests))
 
 
 class PendingSum:
@@ -180,6 +212,8 @@ def check(message: Message, size: int) -> None:
         raise ConfigError(
             f"AllToAll needs one row for each of {size} ranks, got {len(array)}"
         )
+    if isinstance(message, Swap):
+        _check_swap(message, size)
     if isinstance(message, Sum):
         if array.dtype not in (np.float32, np.float64):
             raise ConfigError(f"only float32 and float64 are summed, got {array.dtype}")
@@ -188,6 +222,21 @@ def check(message: Message, size: int) -> None:
             f"a {type(message).__name__} message may have {LARGEST_COUNT} bytes, got "
             f"{array.nbytes}; lower bucket_bytes, or compress more"
         )
+
+
+def _check_swap(message: Swap, size: int) -> None:
+    array, received = message.array, message.received
+    wanted = (len(message.sources), array.size)
+    if (received.shape, received.dtype) != (wanted, array.dtype) or not (
+        received.flags.c_contiguous and received.flags.writeable
+    ):
+        raise ConfigError(
+            f"Swap receives into a writable contiguous array of shape {wanted} and type "
+            f"{array.dtype}, got {received.shape} and {received.dtype}"
+        )
+    for peer in (*message.targets, *message.sources):
+        if not 0 <= peer < size:
+            raise ConfigError(f"Swap is among {size} ranks, got rank {peer}")
 
 
 def _as_bytes(mine: Array, everyone: Array) -> tuple[list[object], list[object]]:

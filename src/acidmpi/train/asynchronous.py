@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import Any, Self, final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from acidmpi.config.train import TrainConfig
 from acidmpi.telemetry.stalls import Picture
 from acidmpi.telemetry.summary import StopReason
+from acidmpi.train.bases import NetworkBase, Setting, VectorBase
 from acidmpi.train.course import Average, Figures, Scores
-from acidmpi.train.gradients import MomentumSGD, Network, clipped, told, usable
+from acidmpi.train.gradients import told, usable
 from acidmpi.train.plan import Plan
 from acidmpi.worker.gossip import Gossip
 
@@ -93,46 +93,35 @@ class WorkerCourse:
 
 
 @final
-class NetworkTrainer:
-    """Trains the model of a torch task by SGD; collective over `comm`.
+class NetworkTrainer(NetworkBase):
+    """Trains the model of a torch task by SGD.
 
     Args:
-        task: a `TorchTask`.
-        comm: the ranks.
-        config: resolved options.
-        plan: the work.
-        metrics: where events are recorded.
+        given: its task is a `TorchTask`.
     """
 
-    def __init__(
-        self, task: Any, comm: Any, config: TrainConfig, plan: Plan, metrics: Any
-    ) -> None:
+    def __init__(self, given: Setting) -> None:
         from acidmpi.worker.torch.worker import Worker
 
-        self._clip = config.clip
-        self._network = Network(task, plan, fused=True)
+        super().__init__(given, fused=True)
         self._worker = Worker(
             self._network.model,
             self._network.optimizer,
-            comm=comm,
-            nonfinite=config.nonfinite,
-            metrics=metrics,
-            **worker_options(config, plan),
+            comm=given.comm,
+            nonfinite=given.config.nonfinite,
+            metrics=given.metrics,
+            **worker_options(given.config, given.plan),
         )
         self.course = WorkerCourse(self._worker)
 
     def step(self, rate: float) -> float:
         """One batch: loss, gradient, update."""
         loss = self._network.backward(rate)
-        if self._clip is not None:
-            self._worker.clip_grad_norm_(self._clip)
+        if self._config.clip is not None:
+            self._worker.clip_grad_norm_(self._config.clip)
         samples = self._network.batch_size
         self._worker.step(told(loss), samples=samples, zero_grad=True)
         return loss
-
-    def scores(self) -> Scores:
-        """On the test set, with the parameters as they are."""
-        return self._network.scores()
 
     def scores_of(self, average: Any) -> Scores:
         """On the test set, with a second model that holds the average."""
@@ -142,55 +131,35 @@ class NetworkTrainer:
 
 
 @final
-class VectorTrainer:
-    """Minimises a function of a NumPy vector by momentum SGD; collective over `comm`.
+class VectorTrainer(VectorBase):
+    """Minimises a function of a NumPy vector by momentum SGD.
 
     Args:
-        task: a `Quadratic`.
-        comm: the ranks.
-        config: resolved options.
-        plan: the work.
-        metrics: where events are recorded.
+        given: its task is a `Quadratic`.
     """
 
-    def __init__(
-        self, task: Any, comm: Any, config: TrainConfig, plan: Plan, metrics: Any
-    ) -> None:
-        self._task = task
-        self._config = config
-        self._x: NDArray[Any] = task.initial()
-        self._sgd = MomentumSGD(self._x, plan.recipe)
+    def __init__(self, given: Setting) -> None:
+        super().__init__(given)
         self._worker = Gossip(
             self._x,
-            comm=comm,
-            metrics=metrics,
-            **worker_options(config, plan),
+            comm=given.comm,
+            metrics=given.metrics,
+            **worker_options(given.config, given.plan),
         )
         engine = self._worker.engine
-        self._gradient = engine.drill.spoil_result(task.gradient, engine.next_gradient)
+        self._gradient_at = engine.drill.spoil_result(
+            given.task.gradient, engine.next_gradient
+        )
         self.course = WorkerCourse(self._worker)
 
     def step(self, rate: float) -> float:
         """One noisy gradient at the live x, then the update of SGD."""
-        loss: float = self._task.loss(self._x)
-        gradient = self._gradient(self._x, self._task.generator)
+        loss, gradient = self._gradient()
         if usable(gradient, loss, self._config.nonfinite):
-            change = self._sgd.change(clipped(gradient, self._config.clip), rate)
-            self._worker.apply(change, loss, lr=rate)
+            self._worker.apply(self._change(gradient, rate), loss, lr=rate)
         else:  # left out, but counted, so that the run still ends
             self._worker.apply(np.zeros_like(self._x), lr=rate)
         return loss
-
-    def scores(self) -> Scores:
-        """Excess loss at x."""
-        scores: Scores = self._task.evaluate(self._x)
-        return scores
-
-    def scores_of(self, average: Average) -> Scores:
-        """Excess loss at an average."""
-        _, (x,) = average
-        scores: Scores = self._task.evaluate(x)
-        return scores
 
 
 def worker_options(config: TrainConfig, plan: Plan) -> dict[str, Any]:

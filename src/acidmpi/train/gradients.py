@@ -56,6 +56,12 @@ class Network:
         loss.backward()
         return float(loss.detach())
 
+    def clip(self, limit: float) -> None:
+        """Scale the gradients down where their common norm is above `limit`."""
+        from acidmpi.tasks.optimizer import clip_gradients
+
+        clip_gradients(self.model, limit)
+
     def float_buffers(self) -> list[Array]:
         """The model's floating-point buffers, live."""
         return float_buffers(self.model)

@@ -62,7 +62,7 @@ def run_figures(
         method=config.method,
         pairing=_pairing(config),
         compression=config.compression,
-        topology=config.topology if pairs else None,
+        topology=config.topology,
         size=size,
         seed=config.seed,
         batch_size=config.batch_size or 0,
@@ -136,13 +136,14 @@ def _title(run: RunFigures) -> str:
 
 def _exchange_rows(run: RunFigures, ranks: Sequence[RankFigures]) -> list[Row]:
     """What there is to tell of exchanges, where the method has them."""
-    if run.comm_rate is None:
+    if run.comm_rate_measured is None:
         return []
     exchanges = sum(rank.exchanges for rank in ranks)
     messages = sum(rank.control_messages for rank in ranks)
+    asked = "" if run.comm_rate is None else f" of {run.comm_rate:g}"
     return [
         ("exchanges", _spread([rank.exchanges for rank in ranks])),
-        ("exchange rate", f"{number(run.comm_rate_measured)} of {run.comm_rate:g}"),
+        ("exchange rate", f"{number(run.comm_rate_measured)}{asked}"),
         ("messages per exchange", number(2 * messages / max(exchanges, 1))),
     ]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from acidmpi.config.train import TrainConfig
+from acidmpi.config.train import TOPOLOGIES, TrainConfig
 from acidmpi.errors import ConfigError
 from acidmpi.tasks.interface import TaskDefaults
 from acidmpi.tasks.recipe import learning_rate, total_gradients
@@ -43,9 +43,10 @@ class Plan:
 
 
 def resolve(config: TrainConfig, defaults: TaskDefaults) -> TrainConfig:
-    """`config` with the task's own values where it leaves them open."""
+    """`config` with the task's and the method's own values where it leaves them open."""
     return replace(
         config,
+        topology=_first(config.topology, TOPOLOGIES.get(config.method)),
         model=_first(config.model, defaults.model),
         batch_size=_first(config.batch_size, defaults.batch_size),
         lr=_first(config.lr, defaults.lr),

@@ -12,8 +12,11 @@ PULSE_SECONDS = 0.1
 
 LONGEST_PULSE_STEPS = 4096
 
+PULSE_SIZE = 3
+
 Told = NDArray[np.float64]
-"""Whether to stop; from the leader also the steps to the next pulse, and a one."""
+"""Whether to stop; from the leader also the steps to the next pulse, and a one:
+`PULSE_SIZE` numbers."""
 
 
 @final

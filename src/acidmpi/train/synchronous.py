@@ -1,9 +1,10 @@
-"""The course of methods in which all ranks step together: all-reduce and local SGD.
+"""The course of methods in which all ranks step together: all-reduce, local SGD, gossip.
 
 A step of `size` ranks is `size` gradient events. All ranks make the same number of steps,
 so the total, evaluations and the learning rate are known without a message. What only one
-rank knows, that a signal has asked for the end, is summed over ranks in a *pulse*: a small
-sum after every k-th step, where k is chosen so that pulses come `PULSE_SECONDS` apart.
+rank knows, that a signal has asked for the end or that its gradient is not finite, is
+summed over ranks in a *pulse*: a small sum after every k-th step, where k is chosen so that
+pulses come `PULSE_SECONDS` apart. A sketch of the parameters goes with it.
 
 Guarantees:
 - every rank leaves at the same step and gives the same reason;
@@ -33,6 +34,7 @@ from acidmpi.telemetry.stalls import Picture
 from acidmpi.telemetry.summary import StopReason
 from acidmpi.train.course import Average, Figures, Scores
 from acidmpi.train.gradients import nonfinite_error
+from acidmpi.train.news import News, as_float64
 from acidmpi.train.plan import Plan
 from acidmpi.train.pulse import Pulse
 
@@ -94,9 +96,11 @@ class SynchronousCourse:
         self._clock = clock or WallClock()
         self._began = self._clock.now()
         self._pulse = Pulse(self._clock, leads=rank == 0)
+        self._news = News(rank, size, self._parameters)
         self._steps = 0
         self._asked = self._stopping = self._complains = False
         self._averaged_bytes, self._averaging_seconds = 0, 0.0
+        self._exchanges: int | None = None
         self._last_words: tuple[int, float] | None = None
         self._failure: BaseException | None = None
         self._reason: StopReason = "failed"
@@ -185,6 +189,19 @@ class SynchronousCourse:
         if self._evaluates():
             self._take_copies()
 
+    def exchanged(self, peers: Sequence[int], sent_bytes: int, seconds: float) -> None:
+        """Parameters came from these ranks: one exchange with each.
+
+        Args:
+            peers: whose they were.
+            sent_bytes: what went to each of as many.
+            seconds: how long they were under way.
+        """
+        self._exchanges = (self._exchanges or 0) + len(peers)
+        if self._metrics is not None:
+            for peer in peers:
+                self._metrics.exchange(*self._stamp(), peer, sent_bytes, seconds)
+
     def take_average(self) -> Average | None:
         """What is to be evaluated, on rank 0."""
         average, self._average = self._average, None
@@ -206,6 +223,8 @@ class SynchronousCourse:
             total_gradients=self._steps * self._size,
             bytes_sent=bytes_sent + self._averaged_bytes,
             idle_seconds=waiting_seconds + self._averaging_seconds,
+            exchanges=self._exchanges or 0,
+            comm_rate_measured=self._rate(),
             transport=TRANSPORT,
             consensus_distance=self._distance,
         )
@@ -223,7 +242,7 @@ class SynchronousCourse:
             self._replace_by_mean([*self._parameters, *self._buffers])
 
     def complain(self) -> None:
-        """A gradient of this rank is not finite: all ranks raise before they average."""
+        """A gradient of this rank is not finite: all raise at the next pulse or average."""
         self._complains = True
 
     def _spoken(self) -> tuple[int, float]:
@@ -232,12 +251,20 @@ class SynchronousCourse:
         sent = sum(each.bytes_sent for each in told)
         return sent, sum(each.seconds_waiting for each in told)
 
+    def _rate(self) -> float | None:
+        """Exchanges for each gradient, where there are any."""
+        if self._exchanges is None:
+            return None
+        return self._exchanges / max(self._steps, 1)
+
     def _hear_complaints(self) -> None:
-        told = np.zeros(self._size)
-        told[self._rank] = self._complains
+        told = self._news.complaints(self._complains)
         self._mean_over_ranks([told])
-        if told.any():
-            raise nonfinite_error(f"rank {int(np.argmax(told))}")
+        self._check(self._news.complaint(told))
+
+    def _check(self, complaint: int | None) -> None:
+        if complaint is not None:
+            raise nonfinite_error(f"rank {complaint}")
 
     def _replace_by_mean(self, arrays: list[Array]) -> None:
         """Average parameters or buffers, whose volume counts."""
@@ -252,12 +279,15 @@ class SynchronousCourse:
         self._averaging_seconds += self._clock.now() - began
 
     def _hear(self) -> None:
-        told = self._pulse.ask(self._asked, self._steps)
+        asked = self._pulse.ask(self._asked, self._steps)
+        told = self._news.tell(asked, self._complains)
         self._mean_over_ranks([told])
-        self._stopping = self._pulse.hear(told, self._steps)
+        heard = self._news.hear(told)
+        self._stopping = self._pulse.hear(heard.pulse, self._steps)
         if self._metrics is not None:
-            total = self._steps * self._size
-            self._metrics.heartbeat(*self._stamp(), total, None, None)
+            figures = self._steps * self._size, self._rate(), heard.distance
+            self._metrics.heartbeat(*self._stamp(), *figures)
+        self._check(heard.complaint)
 
     def _evaluates(self) -> bool:
         """Whether this step has passed a multiple of what lies between evaluations."""
@@ -299,4 +329,4 @@ class SynchronousCourse:
 
 
 def _squared_distance(a: Array, b: Array) -> float:
-    return float(np.sum(np.square(a.astype(np.float64) - b)))
+    return float(np.sum(np.square(as_float64(a) - as_float64(b))))

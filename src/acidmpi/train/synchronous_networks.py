@@ -9,39 +9,34 @@ from acidmpi.arrays.torch import FlatModel
 from acidmpi.config.train import TrainConfig
 from acidmpi.parallel.torch.functions import broadcast_parameters
 from acidmpi.parallel.torch.optimizer import DistributedOptimizer
-from acidmpi.tasks.optimizer import clip_gradients
 from acidmpi.train.averagers import open_dense_averager
+from acidmpi.train.bases import NetworkBase, Setting
 from acidmpi.train.compressors import make_compressor
 from acidmpi.train.course import Average, Scores
 from acidmpi.train.gradients import Network, float_buffers, told
-from acidmpi.train.plan import Plan
+from acidmpi.train.meetings import open_meetings
 from acidmpi.train.synchronous import SynchronousCourse
 
 Array = NDArray[Any]
 
 
 @final
-class AllReduce:
-    """Averages the gradients of all ranks in each step; collective over `comm`.
+class AllReduce(NetworkBase):
+    """Averages the gradients of all ranks in each step.
 
     Parameters stay the same on all ranks, to the last bit. Floating-point buffers (the
     statistics of batch normalisation) are each rank's own until they are averaged for an
     evaluation and at the end.
 
     Args:
-        task: a `TorchTask`.
-        comm: the ranks.
-        config: resolved options.
-        plan: the work.
-        metrics: where events are recorded.
+        given: its task is a `TorchTask`.
     """
 
-    def __init__(
-        self, task: Any, comm: Any, config: TrainConfig, plan: Plan, metrics: Any
-    ) -> None:
+    def __init__(self, given: Setting) -> None:
+        comm, config = given.comm, given.config
         compressor = make_compressor(config)
-        self._clip = config.clip
-        self._network = network = Network(task, plan, fused=False)
+        super().__init__(given)
+        network = self._network
         _hand_out(network, comm, config)
         self._optimizer = DistributedOptimizer(
             network.optimizer,
@@ -56,10 +51,10 @@ class AllReduce:
         )
         self.course = SynchronousCourse(
             open_dense_averager(comm, config),
-            plan,
+            given.plan,
             comm.rank,
             comm.size,
-            metrics,
+            given.metrics,
             buffers=network.float_buffers(),
         )
         self.course.hold(self._optimizer)
@@ -73,17 +68,13 @@ class AllReduce:
         return loss
 
     def _update(self) -> None:
-        if self._clip is None:
+        if self._config.clip is None:
             self._optimizer.step()
             return
         self._optimizer.synchronize()
-        clip_gradients(self._network.model, self._clip)
+        self._clip()
         with self._optimizer.skip_synchronize():
             self._optimizer.step()
-
-    def scores(self) -> Scores:
-        """On the test set, with the model as it is."""
-        return self._network.scores()
 
     def scores_of(self, average: Average) -> Scores:
         """On the test set, with the ranks' average of buffers in a second model."""
@@ -93,61 +84,43 @@ class AllReduce:
 
 
 @final
-class LocalSGD:
-    """Lets ranks step alone and averages parameters after every few steps; collective.
+class OwnSteps(NetworkBase):
+    """Lets ranks step alone, and averages parameters with others: local SGD, gossip.
 
-    The momentum stays each rank's own. Floating-point buffers are averaged with the
-    parameters. Gradients that are not finite are left out on their rank only.
+    The momentum stays each rank's own. Gradients that are not finite are left out on their
+    rank only.
 
     Args:
-        task: a `TorchTask`.
-        comm: the ranks.
-        config: resolved options.
-        plan: the work.
-        metrics: where events are recorded.
+        given: its task is a `TorchTask`.
     """
 
-    def __init__(
-        self, task: Any, comm: Any, config: TrainConfig, plan: Plan, metrics: Any
-    ) -> None:
-        self._config = config
-        self._network = network = Network(task, plan, fused=False)
-        _hand_out(network, comm, config)
+    def __init__(self, given: Setting) -> None:
+        super().__init__(given)
+        network = self._network
+        _hand_out(network, given.comm, given.config)
         self._flat = FlatModel(
             network.model.named_parameters(remove_duplicate=False),
             [group["params"] for group in network.optimizer.param_groups],
         )
-        self.course = SynchronousCourse(
-            open_dense_averager(comm, config),
-            plan,
-            comm.rank,
-            comm.size,
-            metrics,
-            parameters=[buffer.values for buffer in self._flat.buffers],
-            buffers=network.float_buffers(),
-        )
+        values = [buffer.values for buffer in self._flat.buffers]
+        self._meetings = open_meetings(given, values, network.float_buffers())
+        self.course = self._meetings.course
 
     def step(self, rate: float) -> float:
-        """One batch: loss, gradient, update; now and then the average."""
+        """One batch: loss, gradient, update, and what the method averages."""
+        self._meetings.begin()
         self._flat.zero_gradients()
         loss = self._network.backward(rate)
         self._flat.collect_gradients()
+        self._meetings.finish()
         if self._flat.gradients_finite():
             self._clip()
             self._network.optimizer.step()
         elif self._config.nonfinite == "raise":
             self.course.complain()
         self.course.count(told(loss), rate)
-        self.course.average_every(self._config.local_steps)
+        self._meetings.after()
         return loss
-
-    def _clip(self) -> None:
-        if self._config.clip is not None:
-            clip_gradients(self._network.model, self._config.clip)
-
-    def scores(self) -> Scores:
-        """On the test set, with the parameters as they are."""
-        return self._network.scores()
 
     def scores_of(self, average: Average) -> Scores:
         """On the test set, with a second model that holds the average."""

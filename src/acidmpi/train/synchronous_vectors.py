@@ -5,59 +5,44 @@ from typing import Any, final
 from numpy.typing import NDArray
 
 from acidmpi.compression.protocol import Spec
-from acidmpi.config.train import TrainConfig
-from acidmpi.train.averagers import open_averager, open_dense_averager
+from acidmpi.train.averagers import open_averager
+from acidmpi.train.bases import Setting, VectorBase
 from acidmpi.train.compressors import make_compressor
 from acidmpi.train.course import Average, Scores
-from acidmpi.train.gradients import (
-    MomentumSGD,
-    clipped,
-    is_finite,
-    nonfinite_error,
-    told,
-)
-from acidmpi.train.plan import Plan
+from acidmpi.train.gradients import is_finite, nonfinite_error, told
+from acidmpi.train.meetings import open_meetings
 from acidmpi.train.synchronous import SynchronousCourse
 
 Array = NDArray[Any]
 
 
 @final
-class AllReduce:
-    """Averages the gradients of all ranks in each step; collective over `comm`.
+class AllReduce(VectorBase):
+    """Averages the gradients of all ranks in each step.
 
     x stays the same on all ranks, to the last bit. Before each step they vote whether all
     gradients are finite, for a compressor would not forget one that is not.
 
     Args:
-        task: a `Quadratic`.
-        comm: the ranks.
-        config: resolved options.
-        plan: the work.
-        metrics: where events are recorded.
+        given: its task is a `Quadratic`.
     """
 
-    def __init__(
-        self, task: Any, comm: Any, config: TrainConfig, plan: Plan, metrics: Any
-    ) -> None:
-        self._task = task
-        self._config = config
-        self._x: Array = task.initial()
-        self._sgd = MomentumSGD(self._x, plan.recipe)
+    def __init__(self, given: Setting) -> None:
+        super().__init__(given)
         specs = [Spec(self._x.shape, self._x.dtype)]
-        self._averager = open_averager(comm, config, specs, make_compressor(config))
+        compressor = make_compressor(given.config)
+        self._averager = open_averager(given.comm, given.config, specs, compressor)
         self.course = SynchronousCourse(
-            self._averager, plan, comm.rank, comm.size, metrics
+            self._averager, given.plan, given.comm.rank, given.comm.size, given.metrics
         )
 
     def step(self, rate: float) -> float:
         """One noisy gradient, its mean over ranks, then the update of SGD."""
-        loss: float = self._task.loss(self._x)
-        gradient = self._task.gradient(self._x, self._task.generator)
+        loss, gradient = self._gradient()
         if self._usable(gradient, loss):
             self._averager.ready(0, gradient)
             self._averager.finish()
-            self._x += self._sgd.change(clipped(gradient, self._config.clip), rate)
+            self._x += self._change(gradient, rate)
         self.course.count(told(loss), rate)
         return loss
 
@@ -69,11 +54,6 @@ class AllReduce:
             raise nonfinite_error("some rank")
         return False
 
-    def scores(self) -> Scores:
-        """Excess loss at x."""
-        scores: Scores = self._task.evaluate(self._x)
-        return scores
-
     def scores_of(self, average: Average) -> Scores:
         """Excess loss at x, which is the same on all ranks."""
         del average
@@ -81,51 +61,30 @@ class AllReduce:
 
 
 @final
-class LocalSGD:
-    """Lets ranks step alone and averages x after every few steps; collective.
+class OwnSteps(VectorBase):
+    """Lets ranks step alone, and averages x with others: local SGD, gossip.
 
     The momentum stays each rank's own. Gradients that are not finite are left out on
     their rank only.
 
     Args:
-        task: a `Quadratic`.
-        comm: the ranks.
-        config: resolved options.
-        plan: the work.
-        metrics: where events are recorded.
+        given: its task is a `Quadratic`.
     """
 
-    def __init__(
-        self, task: Any, comm: Any, config: TrainConfig, plan: Plan, metrics: Any
-    ) -> None:
-        self._task = task
-        self._config = config
-        self._x: Array = task.initial()
-        self._sgd = MomentumSGD(self._x, plan.recipe)
-        averager = open_dense_averager(comm, config)
-        self.course = SynchronousCourse(
-            averager, plan, comm.rank, comm.size, metrics, parameters=[self._x]
-        )
+    def __init__(self, given: Setting) -> None:
+        super().__init__(given)
+        self._meetings = open_meetings(given, [self._x])
+        self.course = self._meetings.course
 
     def step(self, rate: float) -> float:
-        """One noisy gradient and the update of SGD; now and then the average."""
-        loss: float = self._task.loss(self._x)
-        gradient = self._task.gradient(self._x, self._task.generator)
+        """One noisy gradient and the update of SGD, and what the method averages."""
+        self._meetings.begin()
+        loss, gradient = self._gradient()
+        self._meetings.finish()
         if is_finite(gradient, loss):
-            self._x += self._sgd.change(clipped(gradient, self._config.clip), rate)
+            self._x += self._change(gradient, rate)
         elif self._config.nonfinite == "raise":
             self.course.complain()
         self.course.count(told(loss), rate)
-        self.course.average_every(self._config.local_steps)
+        self._meetings.after()
         return loss
-
-    def scores(self) -> Scores:
-        """Excess loss at x."""
-        scores: Scores = self._task.evaluate(self._x)
-        return scores
-
-    def scores_of(self, average: Average) -> Scores:
-        """Excess loss at an average."""
-        _, (x,) = average
-        scores: Scores = self._task.evaluate(x)
-        return scores

@@ -3,6 +3,7 @@
 from typing import Any
 
 from acidmpi.config.train import ASYNCHRONOUS, TrainConfig
+from acidmpi.train.bases import Setting
 from acidmpi.train.course import Trainer
 from acidmpi.train.plan import Plan
 
@@ -28,7 +29,7 @@ def make_trainer(
     else:
         kinds = _synchronous_network() if has_model else _synchronous_vector()
         kind = kinds[config.method]
-    trainer: Trainer = kind(task, comm, config, plan, metrics)
+    trainer: Trainer = kind(Setting(task, comm, config, plan, metrics))
     return trainer
 
 
@@ -39,12 +40,12 @@ def _asynchronous(has_model: bool) -> Any:
 
 
 def _synchronous_network() -> dict[str, Any]:
-    from acidmpi.train.synchronous_networks import AllReduce, LocalSGD
+    from acidmpi.train.synchronous_networks import AllReduce, OwnSteps
 
-    return {"allreduce": AllReduce, "localsgd": LocalSGD}
+    return {"allreduce": AllReduce, "localsgd": OwnSteps, "gossip": OwnSteps}
 
 
 def _synchronous_vector() -> dict[str, Any]:
-    from acidmpi.train.synchronous_vectors import AllReduce, LocalSGD
+    from acidmpi.train.synchronous_vectors import AllReduce, OwnSteps
 
-    return {"allreduce": AllReduce, "localsgd": LocalSGD}
+    return {"allreduce": AllReduce, "localsgd": OwnSteps, "gossip": OwnSteps}

@@ -93,7 +93,7 @@ def test_help_shows_every_option_with_its_explanation_and_default(capsys):
         assert option.flag in text
         last_words = option.explanation.split()[-3:]
         assert " ".join(last_words) in text
-    assert "[ring]" in text
+    assert "[handshake]" in text
 
 
 def test_version_is_printed(capsys):

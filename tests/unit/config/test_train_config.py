@@ -27,7 +27,7 @@ WRONG = {
     "start_step": [-1, 0.5],
     "bucket_bytes": [-1, 0.5, None],
     "local_steps": [0, 1.5, None],
-    "topology": ["", None],
+    "topology": ["", 3],
     "comm_rate": [-1, math.nan, math.inf, "fast", None, True],
     "max_lag": [-1, 1.5, True],
     "pairing": ["random"],
@@ -100,7 +100,7 @@ def test_a_word_close_to_a_choice_is_answered_with_it():
 
 
 @pytest.mark.parametrize(
-    "method", ["a2cid2", "async", "adpsgd", "allreduce", "localsgd"]
+    "method", ["a2cid2", "async", "adpsgd", "gossip", "allreduce", "localsgd"]
 )
 def test_options_that_the_method_would_ignore_are_refused_unless_left_alone(method):
     given = {

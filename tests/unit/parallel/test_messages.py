@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from acidmpi.compression.protocol import AllToAll, Gather, Sum
+from acidmpi.compression.protocol import AllToAll, Gather, Sum, Swap
 from acidmpi.errors import ConfigError
 from acidmpi.parallel import messages
 from acidmpi.parallel.messages import Alone, check, sent_bytes
@@ -15,6 +15,15 @@ WRONG = {
     "strided": (Gather(np.zeros(8)[::2]), "contiguous"),
     "one dimension": (AllToAll(np.zeros(4)), r"2 dimension\(s\)"),
     "rows": (AllToAll(np.zeros((3, 4))), "one row for each of 2 ranks, got 3"),
+    "room": (
+        Swap(np.zeros(4), (1,), (1,), np.zeros((1, 3))),
+        r"shape \(1, 4\) .* got \(1, 3\)",
+    ),
+    "type": (
+        Swap(np.zeros(4), (1,), (1,), np.zeros((1, 4), np.float32)),
+        "type float64, got .* float32",
+    ),
+    "stranger": (Swap(np.zeros(4), (2,), (), np.zeros((0, 4))), "got rank 2"),
 }
 
 
@@ -41,6 +50,8 @@ def test_volumes_are_those_of_the_best_algorithms(size):
     assert sent_bytes(Sum(array), size) == 2 * (size - 1) * each
     assert sent_bytes(Gather(array), size) == (size - 1) * size * each
     assert sent_bytes(AllToAll(array.reshape(size, 4)), size) == (size - 1) * each
+    swap = Swap(array, (0,) * 3, (), np.zeros((0, array.size)))
+    assert sent_bytes(swap, size) == 3 * array.nbytes
 
 
 def test_a_rank_alone_answers_itself():
@@ -49,4 +60,6 @@ def test_a_rank_alone_answers_itself():
     assert Alone(Gather(array)).reply.tolist() == [[0.0, 1.0, 2.0]]
     rows = array[None]
     assert Alone(AllToAll(rows)).reply is rows
+    nothing = np.zeros((0, 3))
+    assert Alone(Swap(array, (), (), nothing)).reply is nothing
     assert Alone(Sum(array)).test()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -127,11 +128,29 @@ def test_the_table_of_ranks_in_step_has_no_exchanges(tmp_path):
     config = TrainConfig(method="allreduce", compression="topk")
     clock = ManualClock(0.0)
     archive = Archive(config, RunFolder(tmp_path), 3, clock, 0.0)
-    run = archive.figures(STATISTICS, "finished")
+    nothing = replace(STATISTICS, comm_rate_measured=None)
+    run = archive.figures(nothing, "finished")
     assert (run.compression, run.topology, run.comm_rate) == ("topk", None, None)
     rows = dict(result_rows(run, [rank_figures(STATISTICS)] * 3, "runs/x"))
     assert rows["run"].endswith("allreduce with compression topk")
     assert not [name for name in rows if "exchange" in name]
+
+
+def test_the_table_of_synchronous_gossip_has_exchanges_at_no_asked_rate(tmp_path):
+    config = TrainConfig(method="gossip", topology="ring")
+    archive = Archive(config, RunFolder(tmp_path), 3, ManualClock(0.0), 0.0)
+    run = archive.figures(STATISTICS, "finished")
+    assert (run.pairing, run.topology, run.comm_rate) == (None, "ring", None)
+    rows = dict(result_rows(run, [rank_figures(STATISTICS)] * 3, "runs/x"))
+    assert rows["run"].endswith("gossip on ring")
+    assert rows["exchange rate"] == "0.9"
+
+
+def test_adpsgd_is_paired_by_its_roles(tmp_path):
+    config = TrainConfig(method="adpsgd")
+    archive = Archive(config, RunFolder(tmp_path), 2, ManualClock(0.0), 0.0)
+    run = archive.figures(STATISTICS, "finished")
+    assert (run.pairing, run.comm_rate) == ("roles", 1.0)
 
 
 def test_the_table_of_one_rank_that_learned_nothing(archive):

@@ -13,6 +13,7 @@ from acidmpi.faults.plan import Plan
 from acidmpi.tasks.registry import load_task, task_defaults
 from acidmpi.train import asynchronous
 from acidmpi.train.asynchronous import VectorTrainer, worker_options
+from acidmpi.train.bases import Setting
 from acidmpi.train.course import Figures
 from acidmpi.train.plan import make_plan, resolve
 from acidmpi.worker.options import WorkerOptions
@@ -53,7 +54,7 @@ def trainer_for(task, monkeypatch, **options):
     monkeypatch.setattr(asynchronous, "Gossip", FakeGossip)
     config = resolve(TrainConfig(task="quadratic", **options), task.defaults)
     plan = make_plan(config, 1000, 4)
-    return VectorTrainer(task, "comm", config, plan, "metrics")
+    return VectorTrainer(Setting(task, "comm", config, plan, "metrics"))
 
 
 def test_it_is_sgd_with_momentum_and_weight_decay(monkeypatch):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acidmpi.config.options import options_of
-from acidmpi.config.train import TrainConfig
+from acidmpi.config.train import TOPOLOGIES, TrainConfig
 from acidmpi.errors import ConfigError
 from acidmpi.tasks.registry import DEFAULT_TASK, TASK_NAMES, task_defaults
 from acidmpi.train.plan import make_plan, resolve
@@ -45,7 +45,16 @@ def test_the_choices_are_those_of_the_registry():
     "name", ["topology", "comm_rate", "method", "pairing", "progress", "max_lag"]
 )
 def test_the_defaults_are_those_of_the_worker(name):
-    assert getattr(TrainConfig(), name) == getattr(WorkerOptions(), name)
+    config = resolve(TrainConfig(), task_defaults("digits"))
+    assert getattr(config, name) == getattr(WorkerOptions(), name)
+
+
+def test_a_graph_belongs_to_the_methods_that_have_one():
+    for method, name in (*TOPOLOGIES.items(), ("allreduce", None), ("localsgd", None)):
+        config = resolve(TrainConfig(method=method), task_defaults("digits"))
+        assert config.topology == name
+    given = TrainConfig(method="gossip", topology="star")
+    assert resolve(given, task_defaults("digits")).topology == "star"
 
 
 def test_the_work_is_counted_over_all_ranks():

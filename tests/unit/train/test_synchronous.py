@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from acidmpi.arrays import bfloat16
 from acidmpi.clocks import ManualClock
 from acidmpi.errors import DeadlineExceeded, NonFiniteError, RemoteError
+from acidmpi.telemetry.sketch import CELLS
 from acidmpi.train.plan import Plan, Recipe
 from acidmpi.train.synchronous import SynchronousCourse
 
@@ -56,6 +58,9 @@ class Metrics:
     def evaluation(self, *values):
         self.lines.append(("evaluation", *values))
 
+    def exchange(self, *values):
+        self.lines.append(("exchange", *values))
+
 
 def make_course(total=10, every=None, rank=0, **options):
     plan = Plan(
@@ -95,7 +100,7 @@ def test_every_step_is_recorded_and_pulses_tell_the_total():
     go(course, 2)
     assert course._metrics.lines == [
         ("gradient", 0.0, 1.0, 1, 0.5, 0.1),
-        ("heartbeat", 0.0, 1.0, 1, 4, None, None),
+        ("heartbeat", 0.0, 1.0, 1, 4, None, 0.0),
         ("gradient", 0.0, 2.0, 2, 0.5, 0.1),
     ]
     course.record((1.0, 0.5))
@@ -116,7 +121,7 @@ def test_a_wish_to_stop_is_heard_at_the_next_pulse_and_tells_the_reason():
 
 def test_another_ranks_wish_to_stop_ends_this_one():
     course = make_course(total=10**6)
-    course._averager.others = {(3,): np.array([1.0, 0.0, 0.0])}
+    course._averager.others = {(3 + SIZE,): np.array([1.0, 0, 0, 0, 0, 0, 0])}
     go(course, 1)
     assert course.finished
 
@@ -127,7 +132,9 @@ def test_evaluations_come_when_their_number_of_gradients_is_passed(every, rank):
     x = np.full(2, 8.0)
     course = make_course(total=60, every=every, rank=rank, parameters=[x])
     if rank:  # rank 0 leads
-        course._averager.others = {(3,): np.array([0.0, 1.0, 1.0])}
+        said = np.zeros(3 + SIZE + CELLS + 1)
+        said[1:3] = 1.0
+        course._averager.others = {said.shape: said}
     seen = []
     while not course.finished:
         go(course, 1)
@@ -243,3 +250,45 @@ def test_waiting_for_the_slowest_rank_is_idle_time():
     assert course.statistics().idle_seconds == 0.25 + 0.5
     course.average_every(2)  # complaints, then the average
     assert course.statistics().idle_seconds == 0.25 + 1.5
+
+
+def test_a_complaint_is_heard_with_a_pulse_too():
+    course = make_course(total=100 * SIZE)
+    said = np.zeros(3 + SIZE)
+    said[3 + 2] = 1.0
+    course._averager.others = {said.shape: said}
+
+    def run():
+        with course:
+            go(course, 1)
+
+    with pytest.raises(NonFiniteError, match="one of rank 2 is not finite"):
+        run()
+    assert (course.told, course.clean) == (True, True)
+
+
+def test_exchanges_are_counted_and_recorded_for_each_peer():
+    course = make_course(total=100 * SIZE)
+    course.exchanged((1, 3), 80, 0.25)
+    go(course, 1)
+    course.exchanged((1, 3), 80, 0.5)
+    lines = course._metrics.lines
+    assert lines[:2] == [("exchange", 0.0, 0.0, 0, peer, 80, 0.25) for peer in (1, 3)]
+    assert lines[3] == ("heartbeat", 0.0, 1.0, 1, 4, 2.0, 0.0)
+    assert lines[-1] == ("exchange", 0.0, 1.0, 1, 3, 80, 0.5)
+    figures = course.statistics()
+    assert (figures.exchanges, figures.comm_rate_measured) == (4, 4.0)
+
+
+def test_the_distance_of_bfloat16_is_that_of_its_numbers():
+    x = bfloat16.encode(np.array([4.0, 0.0]))
+    course = make_course(parameters=[x])
+    course._averager.average = lambda arrays: None
+    assert course._average_at_last() == 0.0
+
+    def average(arrays):
+        if arrays[0] is x:
+            x[:] = bfloat16.encode(np.array([1.0, 0.0]))
+
+    course._averager.average = average
+    assert course._average_at_last() == 9.0
