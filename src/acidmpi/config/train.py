@@ -178,7 +178,8 @@ class TrainConfig:
     """How much of the acceleration of a2cid2 is used: 1 is the paper, 0 none."""
 
     deadline_seconds: Annotated[float, above(0)] = DEADLINE_SECONDS
-    """How long a wait for other ranks may take before the run ends with an error."""
+    """How long a wait for other ranks may take before the run ends with an error; when
+    silent neighbours are set aside and stalls are shown follows from it."""
 
     fault: str | None = None
     """What is to go wrong, for drills, such as 'rank=2 at=exchange:50 do=kill'; several

@@ -18,11 +18,8 @@ KINDS = {
     "confirmation": "its word after being accepted",
     "chunk": "a chunk of an exchange",
     "heartbeat": "the heartbeat",
-    "average": "an average",
-    "end": "the end",
-    "lag": "its own exchanges",
 }
-"""What can be waited for; without a peer it is all ranks, or the rank itself."""
+"""What can be waited for; without a peer it is all ranks."""
 
 
 class Wait(NamedTuple):

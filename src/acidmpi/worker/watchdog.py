@@ -61,6 +61,8 @@ class Watchdog:
         """Called with a picture to show, on the rank that shows it."""
         self.stalls = 0
         """Stalls seen so far."""
+        self.reports = 0
+        """Times that this rank has told all others what it waits for."""
         self.awake_seconds = clock.now()
         """Since when this rank has looked without a break: before that, it was itself
         the one that stood still, and nobody kept it waiting."""
@@ -139,6 +141,7 @@ class Watchdog:
         if now - self._reported_seconds < self._period:
             return False
         self._reported_seconds = now
+        self.reports += 1
         self._tell_all(own.encode())
         return True
 
