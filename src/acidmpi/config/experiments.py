@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from acidmpi.config.options import above, at_least, between, check_fields
 
@@ -31,7 +31,10 @@ class TheoryConfig:
     """Numbers in the vectors."""
 
     output: Path | None = None
-    """Folder for theory.json and theory.png; by default they are not kept."""
+    """Folder for theory.json; by default it is not kept."""
+
+    figure: bool = False
+    """Draw theory.png, the times beside theory's powers, into the folder of --output."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -92,6 +95,69 @@ class SafetyConfig:
 
     output: Path | None = None
     """Folder for safety.json; by default it is not kept."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompareConfig:
+    """All methods on one problem: losses, distances, times, bytes and waiting.
+
+    a2cid2, async at one and at two exchanges a unit, gossip in rounds, all-reduce SGD and
+    local SGD, with the same learning rate on each rank.
+    """
+
+    workload: Literal["quadratic", "digits"] = "digits"
+    """A noisy quadratic function, or logistic regression on handwritten digits."""
+
+    ranks: Annotated[int, at_least(2)] = 16
+    """How many ranks."""
+
+    topology: str = "ring"
+    """The graph of a2cid2 and async, as in `acidmpi.train`."""
+
+    units: Annotated[float, above(0)] = 200.0
+    """Units of time (of a mean gradient)."""
+
+    seeds: Annotated[int, at_least(1)] = 3
+    """Runs of each method; medians are shown."""
+
+    dimension: Annotated[int, at_least(1)] = 100
+    """Numbers in the vectors of quadratic."""
+
+    noise: Annotated[float, at_least(0)] = 0.1
+    """Standard deviation of an element of a gradient (quadratic)."""
+
+    heterogeneity: Annotated[float, at_least(0)] = 1.0
+    """Standard deviation over ranks of an element of their own minima (quadratic)."""
+
+    dirichlet: Annotated[float | None, above(0)] = None
+    """Concentration of the ranks' own mixes of digits; by default all share the set."""
+
+    lr: Annotated[float, above(0)] = 0.1
+    """Learning rate of each rank."""
+
+    speeds: Literal["constant", "random", "stragglers"] = "constant"
+    """Seconds of a gradient, as in the simulation itself."""
+
+    speed_spread: Annotated[float, above(0)] = 1.0
+    """Standard deviation over mean of a gradient's seconds with random speeds."""
+
+    stragglers: Annotated[int, at_least(1)] = 1
+    """How many slow ranks there are with --speeds stragglers."""
+
+    straggler_factor: Annotated[float, at_least(1)] = 3.0
+    """How many times slower they are."""
+
+    target_loss: Annotated[float | None, above(0)] = None
+    """The test loss whose time is told; by default the largest of the final ones."""
+
+    output: Path | None = None
+    """Folder for compare.json; by default it is not kept."""
+
+    figure: bool = False
+    """Draw compare.png (losses over seconds) and distances.png into that folder."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -154,6 +154,9 @@ class SimulateConfig:
     events: bool = False
     """Record every gradient and exchange, in one file for each rank."""
 
+    figure: bool = False
+    """Draw consensus.png, the distance over time, into the run's folder."""
+
     output: Path | None = None
     """The run's folder; by default runs/WORKLOAD-METHOD-TIME."""
 

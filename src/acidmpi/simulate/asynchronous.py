@@ -76,6 +76,7 @@ class PairSimulation:
             seed,
             self._speeds.unit_seconds,
             [RankTotals() for _ in range(config.ranks)],
+            self._start.shape[1],
             coefficients=constants,
             chi_1=graph.chi_1,
             chi_2=graph.chi_2,
@@ -233,7 +234,7 @@ class PairSimulation:
         x, x_tilde = self._cluster.now(self._thetas.all(time))
         mean = (x.mean(axis=0) + x_tilde.mean(axis=0)) / 2
         scores = self._workload.evaluate(mean)
-        look(self.outcome, time, consensus_distance(x), scores)
+        look(self.outcome, time, consensus_distance(x), mean, scores)
         self._drift = drift(
             mean, self._start.mean(axis=0) + self._moved / len(x), self._start
         )

@@ -12,7 +12,12 @@ from textwrap import fill
 from typing import Any, TextIO
 
 from acidmpi.config.command_line import make_parser, parse
-from acidmpi.config.experiments import LossesConfig, SafetyConfig, TheoryConfig
+from acidmpi.config.experiments import (
+    CompareConfig,
+    LossesConfig,
+    SafetyConfig,
+    TheoryConfig,
+)
 from acidmpi.config.options import did_you_mean
 from acidmpi.config.plan import PlanConfig
 from acidmpi.config.protocol import ProtocolConfig
@@ -39,6 +44,7 @@ PARTS: dict[str, Part] = {
     "theory": Part(TheoryConfig, "acidmpi.simulate.theory"),
     "protocol": Part(ProtocolConfig, "acidmpi.simulate.protocol_course"),
     "plan": Part(PlanConfig, "acidmpi.simulate.plan"),
+    "compare": Part(CompareConfig, "acidmpi.simulate.compare"),
     "losses": Part(LossesConfig, "acidmpi.simulate.losses"),
     "safety": Part(SafetyConfig, "acidmpi.simulate.safety"),
 }

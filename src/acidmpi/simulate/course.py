@@ -12,6 +12,8 @@ from acidmpi.errors import ConfigError
 from acidmpi.simulate.asynchronous import PairSimulation
 from acidmpi.simulate.graph import Graph, make_graph
 from acidmpi.simulate.outcome import Outcome
+from acidmpi.simulate.pictures import check_figure, draw_distances
+from acidmpi.simulate.prediction import predict
 from acidmpi.simulate.records import finish_records, keep, writers
 from acidmpi.simulate.synchronous import RoundSimulation
 from acidmpi.simulate.tell import tell_run
@@ -33,6 +35,7 @@ def run(config: SimulateConfig, out: TextIO) -> None:
         DataError: a folder that cannot be written.
     """
     _check(config)
+    check_figure(config.figure, config.output, named=False)
     graph = graph_of(config)
     name = f"{config.workload}-{config.method}"
     top = folder.create(config.output, name, config.overwrite, datetime.now())
@@ -46,7 +49,19 @@ def run(config: SimulateConfig, out: TextIO) -> None:
             finish_records(outcome, metrics[0])
         keep(place, config, outcome)
         outcomes.append(outcome)
+    if config.figure:
+        _draw(config, graph, outcomes, top.path / "consensus.png")
     tell_run(config, graph, outcomes, top.path, out)
+
+
+def _draw(
+    config: SimulateConfig, graph: Graph | None, outcomes: list[Outcome], path: Path
+) -> None:
+    pure = graph is not None and config.workload == "averaging"
+    slope = predict(config, graph).mean_square if graph and pure else None
+    where = f" on {config.topology}" if graph else ""
+    title = f"{config.workload}, {config.method}, {config.ranks} ranks{where}"
+    draw_distances([(config.method, outcomes)], [slope], title, path)
 
 
 def simulate(

@@ -8,10 +8,11 @@ import numpy as np
 
 from acidmpi.dynamics.coefficients import BASELINE, Coefficients
 from acidmpi.dynamics.decay import decay, rounding_floor
-from acidmpi.simulate.workload import Floats
+from acidmpi.simulate.workload import Floats, Scores
 
 DIVERGED = 1e6
-"""A consensus distance so many times the largest of the first two ends a run."""
+"""A run ends when the consensus distance is so many times the first one and the squared
+norm of the mean, which the ranks' disagreement does not move."""
 
 FIT_SINCE = 0.2
 """Share of the run that the fit of a decay leaves out at its beginning."""
@@ -57,6 +58,9 @@ class Outcome:
     """Seconds of a unit, where a gradient of a rank that is not slow takes one."""
 
     totals: list[RankTotals]
+    dimension: int = 1
+    """Length of the vectors."""
+
     samples: list[Sample] = field(default_factory=list)
     coefficients: Coefficients = BASELINE
     chi_1: float | None = None
@@ -110,18 +114,23 @@ class Outcome:
 
 
 def look(
-    outcome: Outcome,
-    time: float,
-    distance: float,
-    scores: tuple[float | None, float | None],
+    outcome: Outcome, time: float, distance: float, mean: Floats, scores: Scores
 ) -> None:
-    """Add a sample, and note whether the ranks have lost each other."""
+    """Add a sample, and note whether the ranks have lost each other.
+
+    Args:
+        outcome: gets the sample.
+        time: of the sample.
+        distance: the consensus distance.
+        mean: of all ranks.
+        scores: of the mean.
+    """
     gradients = sum(t.gradients for t in outcome.totals)
     exchanges = sum(t.exchanges for t in outcome.totals) // 2
     outcome.samples.append(Sample(time, gradients, exchanges, distance, *scores))
-    first = max(s.consensus_distance for s in outcome.samples[:2])
-    too_far = first > 0 and distance > DIVERGED * first
-    outcome.diverged = outcome.diverged or too_far or not np.isfinite(distance)
+    usual = max(outcome.distances[0], float(mean @ mean))
+    if not distance <= DIVERGED * usual:
+        outcome.diverged = True
 
 
 def drift(mean: Floats, expected: Floats, start: Floats) -> float:

@@ -49,6 +49,7 @@ class RoundSimulation:
             seed,
             self._speeds.unit_seconds,
             [RankTotals() for _ in range(config.ranks)],
+            self._x.shape[1],
         )
 
     def run(self) -> Outcome:
@@ -162,7 +163,7 @@ class RoundSimulation:
     def _look(self, time: float) -> None:
         mean = self._x.mean(axis=0)
         scores = self._workload.evaluate(mean)
-        look(self.outcome, time, consensus_distance(self._x), scores)
+        look(self.outcome, time, consensus_distance(self._x), mean, scores)
         expected = self._start.mean(axis=0) + self._moved / len(self._x)
         self._drift = drift(mean, expected, self._start)
 

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import numpy as np
@@ -13,6 +14,7 @@ from acidmpi.config.simulate import Method, SimulateConfig
 from acidmpi.simulate.course import graph_of
 from acidmpi.simulate.experiment import Result, repeat, report
 from acidmpi.simulate.outcome import Outcome, median
+from acidmpi.simulate.pictures import check_figure, draw_growth
 from acidmpi.simulate.prediction import predict
 from acidmpi.simulate.tell import number, table
 
@@ -54,12 +56,25 @@ class Slope(NamedTuple):
 
 def run(config: TheoryConfig, out: TextIO) -> None:
     """Run the experiment, print two tables and a line of JSON."""
+    check_figure(config.figure, config.output)
     slopes = [_slope(config, ranks, m) for ranks in WINDOWS for m in METHODS]
     print(_slope_table(slopes), file=out, flush=True)
     growth = {pair: _times(config, *pair) for pair in GROWTH}
     print("\n" + _growth_table(config, growth), file=out, flush=True)
+    if config.figure and config.output is not None:
+        _draw(config, growth, config.output)
     results = [*_slope_results(slopes), *_growth_results(config, growth)]
     report("theory", config, results, out, config.output)
+
+
+def _draw(config: TheoryConfig, growth: "Growth", folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_growth(
+        sizes(config.growth_up_to),
+        {f"{topology}, {method}": t for (topology, method), t in growth.items()},
+        {f"{topology}, {method}": p for (topology, method), p in GROWTH.items()},
+        folder / "theory.png",
+    )
 
 
 def _slope(config: TheoryConfig, ranks: int, method: Method) -> Slope:

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from acidmpi.config.experiments import LossesConfig, SafetyConfig
+from acidmpi.config.experiments import CompareConfig, LossesConfig, SafetyConfig
 from acidmpi.config.simulate import SimulateConfig
-from acidmpi.simulate import losses, safety
+from acidmpi.simulate import compare, losses, safety
+from acidmpi.simulate.cli import main
 from acidmpi.simulate.experiment import Result, repeat
 from acidmpi.simulate.outcome import median
 from acidmpi.simulate.safety import Figures
@@ -69,3 +70,36 @@ def test_a_result_beside_its_limit():
     assert Result("x", 3.0, "1/unit", 2.0).ratio == 1.5
     assert Result("x", 3.0, "1/unit").ratio is None
     assert Result("x", 3.0, "", 0.0).ratio is None
+
+
+def test_compare_shows_every_method_and_draws(tmp_path):
+    config = CompareConfig(
+        workload="quadratic",
+        ranks=4,
+        units=6.0,
+        seeds=2,
+        dimension=3,
+        speeds="stragglers",
+        output=tmp_path,
+    )
+    out = io.StringIO()
+    compare.run(config, out)
+    *rows, line = out.getvalue().splitlines()
+    assert len(rows) == 2 + len(compare.METHODS)
+    values = {r["name"]: r["value"] for r in json.loads(line)["results"]}
+    assert values["share of waiting, allreduce"] > 0.4
+    assert values["share of waiting, a2cid2, rate 1"] == 0
+    exact = values["vectors sent for a gradient, gossip"]
+    assert exact == pytest.approx(1.0)
+
+
+def test_figures_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    arguments = ["--ranks", "4", "--units", "5", "--dimension", "3", "--figure"]
+    assert main([*arguments, "--output", str(tmp_path)], io.StringIO()) == 0
+    assert (tmp_path / "consensus.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_needs_a_folder(capsys):
+    assert main(["compare", "--figure"], io.StringIO()) == 2
+    assert "add --output" in capsys.readouterr().err
