@@ -105,7 +105,8 @@ class Picture:
         return report.rank in self.roots, max(own, default=-1.0)
 
     def _silent_line(self, rank: int, seconds: float) -> str:
-        return f"  rank {rank:<4} silent for {seconds:.1f} s: stopped, dead or cut off"
+        why = "stopped, dead, cut off, or busy without polling"
+        return f"  rank {rank:<4} silent for {seconds:.1f} s: {why}"
 
     def _line(self, report: Report) -> str:
         waits = [_said(wait) for wait in report.waits]

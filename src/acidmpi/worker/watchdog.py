@@ -12,6 +12,7 @@ a stopped rank holds up the heartbeat.
 Owned by the communication loop.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -57,7 +58,7 @@ class Watchdog:
         report: Callable[[float], Report],
         tell_all: Callable[[str], None],
     ) -> None:
-        self.tell: Tell | None = None
+        self.tell: Tell = _log
         """Called with a picture to show, on the rank that shows it."""
         self.stalls = 0
         """Stalls seen so far."""
@@ -182,7 +183,7 @@ class Watchdog:
         )
         if age >= due and self._shown < MOST_SHOWN:
             self._shown += 1
-            if self.tell is not None and self._speaks_first(now):
+            if self._speaks_first(now):
                 self.tell(found)
 
     def _speaks_first(self, now: float) -> bool:
@@ -207,3 +208,8 @@ class Watchdog:
         if now - max(heard, self._since) < SILENT_PERIODS * self._period:
             return None
         return now - heard
+
+
+def _log(picture: Picture) -> None:
+    """Standard error, unless the program has arranged its logging otherwise."""
+    logging.getLogger("acidmpi").warning("\n".join(picture.lines()))

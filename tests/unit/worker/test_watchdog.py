@@ -222,6 +222,15 @@ def test_a_slow_rank_holds_up_its_own_exchanges_only(stopping):
     assert sum(one.tally.set_aside for one in ships.ranks) == 0, "slow is not silent"
 
 
+def test_a_program_without_more_reads_it_in_its_log(caplog):
+    ranks = Ranks(2)
+    fresh = Watchdog(0, 2, Limits(1.0), ranks.clock, lambda now: None, print)
+    ranks.dogs[0].tell = fresh.tell
+    ranks.stopped, ranks.age = {1}, 100.0
+    ranks.run(15)
+    assert "all of it comes from rank 1" in caplog.records[0].getMessage()
+
+
 # Faults that the tests above must find.
 
 
