@@ -68,6 +68,10 @@ class ProtocolConfig:
     batch_size: Annotated[int, at_least(1)] = 16
     """Images in a gradient of digits."""
 
+    dirichlet: Annotated[float | None, above(0)] = None
+    """Gives each rank its own mix of digits, drawn from a Dirichlet distribution of this
+    concentration; by default all ranks share the whole set."""
+
     lr: Annotated[float, above(0)] = 0.02
     """Learning rate of each rank."""
 

@@ -20,7 +20,7 @@ from acidmpi.config.experiments import (
 )
 from acidmpi.config.options import did_you_mean
 from acidmpi.config.plan import PlanConfig
-from acidmpi.config.protocol import ProtocolConfig
+from acidmpi.config.protocol import ProtocolConfig, RaceConfig
 from acidmpi.config.simulate import SimulateConfig
 from acidmpi.errors import AcidError, ConfigError, TopologyError
 
@@ -43,6 +43,7 @@ PARTS: dict[str, Part] = {
     "run": Part(SimulateConfig, "acidmpi.simulate.course"),
     "theory": Part(TheoryConfig, "acidmpi.simulate.theory"),
     "protocol": Part(ProtocolConfig, "acidmpi.simulate.protocol_course"),
+    "race": Part(RaceConfig, "acidmpi.simulate.race"),
     "plan": Part(PlanConfig, "acidmpi.simulate.plan"),
     "compare": Part(CompareConfig, "acidmpi.simulate.compare"),
     "losses": Part(LossesConfig, "acidmpi.simulate.losses"),
