@@ -11,7 +11,6 @@ there already is not run again, so an interrupted batch goes on where it stopped
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from launch import Cluster, command, launcher, read_cluster, variables
+from launch import Cluster, command, launcher, read_cluster, shown, variables
 from rows import Row, make_row, read_rows
 
 from acidmpi.errors import ConfigError
@@ -40,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.print:
         for row in rows:
-            print(_shown(kind, cluster, row))
+            words = command(kind, cluster, row.ranks, row.arguments)
+            print(shown(kind, cluster, words))
         return 0
     failed = [row for row in rows if not _run(kind, cluster, row, results)]
     text = table([r for row in rows if (r := _result(results, row))])
@@ -84,20 +84,15 @@ def _pair(word: str) -> tuple[str, Any]:
         return key, value
 
 
-def _shown(kind: str, cluster: Cluster, row: Row) -> str:
-    settings = [f"{k}={v}" for k, v in variables(kind, cluster).items()]
-    words = command(kind, cluster, row.ranks, row.arguments)
-    return shlex.join(["env", *settings, *words])
-
-
 def _run(kind: str, cluster: Cluster, row: Row, results: Path) -> bool:
     if _path(results, row).exists():
         print(f"batch: {row.name}: done before, {_path(results, row)}", flush=True)
         return True
-    print(f"batch: {row.name}: {_shown(kind, cluster, row)}", flush=True)
+    words = command(kind, cluster, row.ranks, row.arguments)
+    print(f"batch: {row.name}: {shown(kind, cluster, words)}", flush=True)
     began = time.monotonic()
     done = subprocess.run(
-        command(kind, cluster, row.ranks, row.arguments),
+        words,
         env={**os.environ, **variables(kind, cluster)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """How ranks are started: by Open MPI, MPICH or Slurm, here or on the hosts of a file."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,12 @@ def command(kind: str, cluster: Cluster, ranks: int, arguments: list[str]) -> li
     """What to run so that `python arguments…` runs on so many ranks."""
     program = [cluster.python, *arguments]
     return [*_START[kind](cluster, ranks), *program]
+
+
+def shown(kind: str, cluster: Cluster, words: list[str]) -> str:
+    """A command with its environment, as one would type it."""
+    settings = [f"{k}={v}" for k, v in variables(kind, cluster).items()]
+    return shlex.join(["env", *settings, *words])
 
 
 def _open_mpi(cluster: Cluster, ranks: int) -> list[str]:

@@ -3,25 +3,22 @@
 A file has
 - `[defaults]`, options of every row, under the names that the command line has, with
   underscores, and `ranks`;
-- `[[rows]]`, each with a `name` and options of its own; `sweep = {OPTION = [VALUES]}`
-  makes it one row for each value;
+- `[[rows]]`, each with a `name` and options of its own, and a `sweep` (sweeps.py);
 - `[reduced]`, options that `--reduced` puts in the place of a row's, and
   `[reduced.models]`, which model stands in for which. A sweep keeps its first value and
   its last, and rows that have become alike run once.
 """
 
-import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from launch import refuse_unknown
+from sweeps import check_names, flags, spread, take_ranks
 
 from acidmpi.bench.options import IterationOptions
 from acidmpi.config.options import options_of
-from acidmpi.errors import ConfigError
 
 KNOWN = ("ranks", *(option.name for option in options_of(IterationOptions)))
 SECTIONS = ("defaults", "rows", "reduced")
@@ -38,14 +35,7 @@ class Row:
     @property
     def arguments(self) -> list[str]:
         """What follows `python`; only what differs from the defaults."""
-        found = ["-m", "acidmpi.bench", "iteration"]
-        for option in options_of(IterationOptions):
-            value = getattr(self.options, option.name)
-            if option.kind is bool and value != option.default:
-                found.append(option.flag if value else "--no-" + option.flag[2:])
-            elif value != option.default:
-                found += [option.flag, str(value)]
-        return found
+        return ["-m", "acidmpi.bench", "iteration", *flags(self.options)]
 
     def described(self) -> dict[str, Any]:
         """As the result file has it."""
@@ -64,12 +54,12 @@ def read_rows(path: Path, reduced: bool) -> list[Row]:
     models = smaller.pop("models", {})
     rows = []
     for given in content.get("rows", []):
-        for name, values in _spread(given, str(path), reduced):
+        for name, values in spread(given, str(path), ends=reduced):
             options = {**content.get("defaults", {}), **values, **smaller}
             if "model" in options:
                 options["model"] = models.get(options["model"], options["model"])
             rows.append(make_row(name, options, str(path)))
-    _check_names(rows, path)
+    check_names([row.name for row in rows], str(path))
     return _without_twins(rows) if reduced else rows
 
 
@@ -81,43 +71,8 @@ def make_row(name: str, values: dict[str, Any], where: str) -> Row:
     """
     refuse_unknown(values, KNOWN, f"{where}, row {name!r}")
     options = dict(values)
-    ranks = options.pop("ranks", 2)
-    if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
-        raise ConfigError(
-            f"{where}, row {name!r}: ranks must be 1 or more, got {ranks!r}"
-        )
+    ranks = take_ranks(options, f"{where}, row {name!r}")
     return Row(name, ranks, IterationOptions(**options))
-
-
-def _spread(
-    given: dict[str, Any], where: str, reduced: bool
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    values = dict(given)
-    name, sweep = values.pop("name", ""), values.pop("sweep", {})
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", str(name)):
-        raise ConfigError(
-            f"{where}: the name of a row, a file's too, is made of small letters, digits "
-            f"and hyphens, got {name!r}"
-        )
-    if not sweep:
-        yield name, values
-    elif len(sweep) > 1:
-        raise ConfigError(
-            f"{where}, row {name!r}: a sweep is of one option, got {sweep}"
-        )
-    for option, chosen in sweep.items():
-        kept = [chosen[0], chosen[-1]] if reduced and len(chosen) > 1 else chosen
-        for value in kept:
-            yield f"{name}-{value}", {**values, option: value}
-
-
-def _check_names(rows: list[Row], path: Path) -> None:
-    names = [row.name for row in rows]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(
-                f"{path}: rows need names of their own, got {name!r} twice"
-            )
 
 
 def _without_twins(rows: list[Row]) -> list[Row]:

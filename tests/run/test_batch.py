@@ -74,7 +74,8 @@ def test_the_command_line_of_a_row_means_the_row():
         ('[[rows]]\nname = "a"\nranks = 0', "ranks must be 1 or more, got 0"),
         ('[[rows]]\nname = "a"\nbatch_size = 0', "--batch-size must be"),
         ('[[rows]]\nname = "a"\n[[rows]]\nname = "a"', "'a' twice"),
-        ('[[rows]]\nname = "a"\nsweep = {bits = [1], warmup = [1]}', "one option"),
+        ('[[rows]]\nname = "a"\nsweep = {bits = 1}', "a sweep is"),
+        ('[[rows]]\nname = "a"\nsweep = {bits = []}', "a sweep is"),
     ],
 )
 def test_a_mistake_in_a_file_is_told(tmp_path, text, said):

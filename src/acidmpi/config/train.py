@@ -37,7 +37,6 @@ USED_BY = {
     "max_lag": ASYNCHRONOUS,
     "pairing": CLOCKED,
     "safety": CLOCKED,
-    "fault": ASYNCHRONOUS,
     "compression": ("allreduce",),
     "matrix_rank": ("allreduce",),
     "density": ("allreduce",),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from acidmpi.config.train import TrainConfig
 from acidmpi.train.course import Average, Scores
+from acidmpi.train.drills import order_faults
 from acidmpi.train.gradients import MomentumSGD, Network, clipped
 from acidmpi.train.plan import Plan
 
@@ -48,6 +49,7 @@ class NetworkBase:
     def __init__(self, given: Setting, *, fused: bool = False) -> None:
         self._config = given.config
         self._network = Network(given.task, given.plan, fused=fused)
+        order_faults(self._network, "backward", given.config, given.comm)
 
     def scores(self) -> Scores:
         """On the test set, with the model as it is."""
@@ -71,6 +73,7 @@ class VectorBase:
         self._x: Array = given.task.initial()
         self._sgd = MomentumSGD(self._x, given.plan.recipe)
         self._gradient_at = given.task.gradient
+        order_faults(self, "_gradient", given.config, given.comm)
 
     def scores(self) -> Scores:
         """Excess loss at x."""
