@@ -38,6 +38,8 @@ def order_faults(owner: Any, method: str, config: TrainConfig, comm: Any) -> Non
                 f"--method {config.method} takes faults at=gradient:… with do=kill, stop, "
                 f"pause, slow or raise, got {fault.text!r}"
             )
+    if not plan:
+        return
     drill = Drill(plan, comm.rank, comm.size, config.seed)
     if drill.plans(EVENT):
         setattr(owner, method, _disturbed(getattr(owner, method), drill))

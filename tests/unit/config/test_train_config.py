@@ -109,7 +109,6 @@ def test_options_that_the_method_would_ignore_are_refused_unless_left_alone(meth
         "max_lag": None,
         "pairing": "fifo",
         "safety": 0.5,
-        "fault": "rank=0 at=gradient:1 do=raise",
         "compression": "topk",
         "matrix_rank": 2,
         "density": 0.1,
