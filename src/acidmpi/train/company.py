@@ -52,7 +52,12 @@ class Company:
         value, failure = _attempt(action)
         text = None if failure is None else describe(failure)
         seconds = patience * self.deadline_seconds
-        texts = allgather(self.comm, text, seconds, "a stage that all ranks pass")
+        try:
+            texts = allgather(self.comm, text, seconds, "a stage that all ranks pass")
+        except DeadlineExceeded:
+            if failure is not None:  # which is why the others are somewhere else
+                raise failure from None
+            raise
         self._raise_first(texts, failure)
         assert value is not None
         return value[0]

@@ -67,6 +67,14 @@ def test_a_rank_that_does_not_come_leaves_the_others_in_the_dark(company, monkey
     assert not company.orderly
 
 
+def test_an_own_error_is_told_even_if_the_others_do_not_come(company, monkeypatch):
+    late = DeadlineExceeded("no progress")
+    monkeypatch.setattr(module, "allgather", lambda *_: fail(late))
+    with pytest.raises(ZeroDivisionError):
+        company.together(lambda: 1 / 0)
+    assert not company.orderly
+
+
 def test_patience_stretches_the_deadline(company, monkeypatch):
     seen = []
 
