@@ -378,6 +378,9 @@ def test_states_that_do_not_fit_are_refused():
             averager.load_state_dict([own | {"compressor": "Other()"}])
         with pytest.raises(ConfigError, match="one rank's state fits rank 99"):
             averager.load_state_dict(own | {"rank": 99})
+        few = [own | {"rank": r, "size": SIZE + 1} for r in range(SIZE)]
+        with pytest.raises(ConfigError, match="load the whole list"):
+            averager.load_state_dict(few)
         averager.ready(0, np.zeros(SIZES[0]))
         for call in (averager.state_dict, lambda: averager.load_state_dict(own)):
             with pytest.raises(ConfigError, match="between two steps"):

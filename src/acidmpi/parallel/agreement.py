@@ -1,8 +1,9 @@
-"""What must hold before ranks average together."""
+"""What must hold before ranks average together, or go on from a save."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from acidmpi.compression.protocol import Compressor, Spec
 from acidmpi.errors import ConfigError
@@ -19,6 +20,26 @@ def check_specs(specs: Sequence[Spec]) -> None:
                 f"parameters must be of {', '.join(FLOATS)} (as bfloat16), number "
                 f"{index} is {spec.dtype}"
             )
+
+
+def check_complete(states: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `ConfigError` unless there is one state of each rank of one save, in order.
+
+    What a missing rank still owed would be lost, and nobody would notice.
+
+    Args:
+        states: have `rank` and `size`, the number of ranks that saved them.
+    """
+    ranks = [state["rank"] for state in states]
+    sizes = sorted({state["size"] for state in states})
+    if len(sizes) == 1 and ranks == list(range(sizes[0])):
+        return
+    saved = " and ".join(map(str, sizes)) or "no"
+    raise ConfigError(
+        "a save is loaded as the list of all its ranks' states in order of rank, as "
+        f"gather_state() returns it, got those of ranks {ranks} of a save of {saved} "
+        "ranks; load the whole list on every rank"
+    )
 
 
 def describe_start(

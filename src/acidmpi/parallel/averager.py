@@ -24,7 +24,7 @@ from acidmpi.mpi.communicators import Communicators, duplicate, told_to_all
 from acidmpi.mpi.nodes import find_node
 from acidmpi.mpi.threads import ProgressMode, check_thread_level
 from acidmpi.pairing.wire import Wire
-from acidmpi.parallel.agreement import check_specs, describe_start
+from acidmpi.parallel.agreement import check_complete, check_specs, describe_start
 from acidmpi.parallel.buckets import make_buckets
 from acidmpi.parallel.collectives import Collectives
 from acidmpi.parallel.handover import Handover
@@ -250,21 +250,26 @@ class Averager:
             load different saves average what does not belong together.
 
         Raises:
-            ConfigError: they are of another compressor, or do not fit.
+            ConfigError: they are of another compressor, do not fit, or are not those of
+                all ranks of a save in order of rank.
         """
         self._check_between("load_state_dict()")
         if isinstance(states, dict):
             self._check_own(states)
-            states = [states] * self.size
-        for state in states:
+            every = [states] * self.size
+        else:
+            every = list(states)
+        for state in every:
             if state["compressor"] != repr(self._compressor):
                 raise ConfigError(
                     "a state can be loaded by the compressor that saved it, which is "
                     f"{state['compressor']}, got {self._compressor!r}"
                 )
+        if not isinstance(states, dict):
+            check_complete(every)
         with self._helm.taken():
-            self._reduction.load([state["reduction"] for state in states])
-            self._loop.restart(states[0]["step"])
+            self._reduction.load([state["reduction"] for state in every])
+            self._loop.restart(every[0]["step"])
 
     def statistics(self) -> ParallelStatistics:
         """What has happened so far."""

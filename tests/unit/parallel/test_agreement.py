@@ -6,7 +6,7 @@ import pytest
 from acidmpi.compression.dense import Cast, NoCompression
 from acidmpi.compression.protocol import Spec
 from acidmpi.errors import ConfigError
-from acidmpi.parallel.agreement import check_specs, describe_start
+from acidmpi.parallel.agreement import check_complete, check_specs, describe_start
 
 SPECS = [Spec((3, 4), np.dtype("float32")), Spec((4,), np.dtype("float32"))]
 
@@ -43,3 +43,31 @@ def test_nothing_to_average_is_refused():
 def test_types_without_a_mean_are_refused():
     with pytest.raises(ConfigError, match="number 1 is int64"):
         check_specs([SPECS[0], Spec((1,), np.dtype("int64"))])
+
+
+def saved(*ranks, size=3, reduction=("residual",)):
+    return [
+        {"rank": r, "size": size, "reduction": dict.fromkeys(reduction)} for r in ranks
+    ]
+
+
+def test_a_save_is_complete():
+    check_complete(saved(0, 1, 2))
+    check_complete(saved(0, size=1))
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        saved(0, 1),
+        saved(0),
+        saved(1, 0, 2),
+        saved(0, 0, 1, 2),
+        saved(0, 1, 2, 3),
+        [*saved(0, 1), *saved(2, size=4)],
+        [],
+    ],
+)
+def test_a_save_that_lacks_a_rank_is_refused(states):
+    with pytest.raises(ConfigError, match="load the whole list on every rank"):
+        check_complete(states)

@@ -64,8 +64,11 @@ def restore(synchroniser: Synchroniser, saved: dict[str, Any], forgetful: bool) 
         synchroniser.divide(partition)
     for section, old in zip(synchroniser.sections, saved["sections"], strict=True):
         ranks = _to_arrays(old["ranks"])
-        whole = forgetful or len(ranks) == ranks[0]["size"]
-        section.averager.load_state_dict(ranks if whole else ranks[0])
+        if forgetful:  # as if a single rank had saved it
+            section.averager.load_state_dict([ranks[0] | {"rank": 0, "size": 1}])
+        else:
+            own = len(ranks) == 1 < ranks[0]["size"]
+            section.averager.load_state_dict(ranks[0] if own else ranks)
 
 
 def _check_names(saved: tuple[str, ...], held: tuple[str, ...]) -> None:
