@@ -13,7 +13,7 @@ Owned by the communication loop.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 
 from acidmpi.clocks import Clock
@@ -60,6 +60,8 @@ class Watchdog:
     ) -> None:
         self.tell: Tell = _log
         """Called with a picture to show, on the rank that shows it."""
+        self.dead: Container[int] = ()
+        """Ranks that are known to be dead: nobody is surprised by their silence."""
         self.stalls = 0
         """Stalls seen so far."""
         self.reports = 0
@@ -188,15 +190,21 @@ class Watchdog:
 
     def _speaks_first(self, now: float) -> bool:
         """Whether no lower rank has spoken lately: then it would show the picture."""
-        return all(self._silence(r, now) is not None for r in range(self._rank))
+        return all(
+            r in self.dead or self._silence(r, now) is not None
+            for r in range(self._rank)
+        )
 
     def _picture(self, now: float, own: Report) -> Picture:
         silences = {
             r: s
             for r in range(self._size)
-            if r != self._rank and (s := self._silence(r, now)) is not None
+            if r != self._rank
+            and r not in self.dead
+            and (s := self._silence(r, now)) is not None
         }
-        reports = [own, *self._reports.values()]
+        spoken = self._reports.items()
+        reports = [own, *(report for r, report in spoken if r not in self.dead)]
         return picture(self._rank, reports, silences, self._limits.patience_seconds)
 
     def _silence(self, rank: int, now: float) -> float | None:

@@ -120,6 +120,17 @@ def test_a_late_heartbeat_makes_ranks_tell_their_counts_before_it_is_a_stall():
     assert ranks.shown == []
 
 
+def test_the_dead_surprise_nobody():
+    ranks = Ranks(4)
+    ranks.run(5)
+    ranks.stopped, ranks.age = {0, 2}, 100.0
+    for dog in ranks.dogs:
+        dog.dead = {0}
+    ranks.run(20)
+    assert ranks.shown[0][1].seen_by == 1
+    assert [rank for rank, _ in ranks.shown[0][1].silent] == [2]
+
+
 def test_one_rank_alone_never_barks():
     ranks = Ranks(1)
     ranks.age = 100.0
