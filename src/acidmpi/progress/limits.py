@@ -24,6 +24,10 @@ FORGETTING = 0.98
 """How much of the longest time is remembered with each new one."""
 
 
+LEAP = 2.0
+"""How much longer than all before one time may seem: one standstill is no habit."""
+
+
 class Usual:
     """The longest of recent times; older ones are forgotten slowly."""
 
@@ -33,7 +37,8 @@ class Usual:
 
     def add(self, seconds: float) -> None:
         """One more was seen."""
-        self.seconds = max(seconds, FORGETTING * self.seconds)
+        believed = min(seconds, LEAP * self.seconds) if self.seconds else seconds
+        self.seconds = max(believed, FORGETTING * self.seconds)
 
 
 class Limits:

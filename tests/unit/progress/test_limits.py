@@ -49,3 +49,13 @@ def test_a_long_time_is_forgotten_slowly():
     for _ in range(1000):
         usual.add(0.1)
     assert usual.seconds == pytest.approx(0.1)
+
+
+def test_one_standstill_is_no_habit_but_slower_steps_are():
+    usual = Usual()
+    usual.add(0.01)
+    usual.add(14.0)
+    assert usual.seconds == pytest.approx(0.02)
+    for _ in range(12):
+        usual.add(14.0)
+    assert usual.seconds == pytest.approx(14.0)
