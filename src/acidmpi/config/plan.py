@@ -60,6 +60,10 @@ class PlanConfig:
     bucket_bytes: Annotated[int, at_least(1)] = 25 << 20
     """How many bytes of gradients allreduce sends at a time."""
 
+    most_distance: Annotated[float, above(0)] = 10.0
+    """Ways whose ranks stay further apart than so many squared updates come last: a
+    caution, for what a distance costs is not known before you try."""
+
     compressions: str = "fp16,qsgd,acpsgd"
     """Compressions of allreduce that are planned, with commas between them; or none."""
 

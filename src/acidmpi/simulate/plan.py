@@ -4,7 +4,8 @@ What a step takes is computed; how many more steps a consensus distance or a los
 costs is not known beforehand. So the rule is: what is not SGD on the exact mean gradient
 must be at least a tenth faster; among ways within a tenth of each other the exact one
 comes first, then the one whose ranks stay nearer together (lossy gradients last, because
-encoding takes time that is not counted), then the one that needs less memory.
+encoding takes time that is not counted), then the one that needs less memory. Ways whose
+ranks stay further apart than `--most-distance` come last.
 """
 
 import math
@@ -29,7 +30,7 @@ def run(config: PlanConfig, out: TextIO) -> None:
         TopologyError: a graph that cannot be.
     """
     cluster = Cluster.of(config)
-    ranked = rank(ways(cluster))
+    ranked = rank(ways(cluster), config.most_distance)
     print(_overview(ranked), file=out)
     print(f"\nuse {_named(ranked[0])}: {reason(cluster, ranked)}", file=out)
     if config.check:
@@ -39,10 +40,12 @@ def run(config: PlanConfig, out: TextIO) -> None:
     out.flush()
 
 
-def rank(found: list[Way]) -> list[Way]:
-    """Best first, by the rule above."""
+def rank(found: list[Way], most_distance: float = math.inf) -> list[Way]:
+    """Best first, by the rule above; ways beyond `most_distance` after all others."""
     best = min(_cost(way) for way in found)
-    return sorted(found, key=lambda way: _key(way, best))
+    return sorted(
+        found, key=lambda way: (way.distance > most_distance, *_key(way, best))
+    )
 
 
 def _cost(way: Way) -> float:
@@ -122,10 +125,10 @@ def _overview(ranked: list[Way]) -> str:
         "memory",
         "distance",
     )
-    rows = [head, *(_row(way) for way in ranked[:SHOWN])]
-    text = table(rows)
-    left = len(ranked) - SHOWN
-    return text if left <= 0 else f"{text}\n({left} slower or looser ways left out)"
+    shown = [w for k, w in enumerate(ranked) if k < SHOWN or w.method == "allreduce"]
+    text = table([head, *map(_row, shown)])
+    left = len(ranked) - len(shown)
+    return f"{text}\n({left} slower or looser ways left out)" if left else text
 
 
 def _row(way: Way) -> tuple[str, ...]:

@@ -85,6 +85,14 @@ def test_among_equals_the_nearer_one_comes_first_and_then_the_smaller_one():
     assert rank([a_way(), lossy])[-1] is lossy
 
 
+def test_ranks_too_far_apart_come_last():
+    far, near = a_way(step_seconds=0.1, distance=11.0), a_way()
+    assert rank([far, near])[0] is far
+    assert rank([far, near], 10.0)[0] is near
+    lossy = a_way(distance=float("nan"), step_seconds=2.0)
+    assert rank([far, lossy], 10.0)[0] is lossy
+
+
 def test_what_compressors_send_is_what_they_send():
     assert sent_bytes(sent_by("none", 4), 100, 4) == 2 * 3 / 4 * 400
     assert sent_bytes(sent_by("fp16", 8), 100, 8) == pytest.approx(2 * 7 / 8 * 200)
