@@ -4,11 +4,13 @@ Taken from horovod.torch at 2626dc8 (June 2026) and from acpsgd at ec75a2a (Apri
 """
 
 import inspect
+import re
 
 import pytest
 
 import acidmpi.compat.acpsgd as acpsgd
 import acidmpi.compat.horovod as hvd
+from acidmpi.compat.horovod.optimizer import HorovodOptimizer
 from acidmpi.compat.unsupported import UnsupportedError
 from acidmpi.errors import AcidError, ConfigError
 
@@ -200,3 +202,9 @@ def test_errors_are_what_scripts_catch():
         hvd.start_timeline("file")
     assert hvd.HorovodInternalError is AcidError
     assert not hasattr(hvd.elastic, "__wrapped__")
+
+
+def test_the_optimizer_builds_on_public_names_of_ours():
+    source = inspect.getsource(HorovodOptimizer)
+    used = set(re.findall(r"\b(?:self|super\(\))\.(_[a-z]\w*)", source))
+    assert used <= {"_horovod", *vars(HorovodOptimizer)}

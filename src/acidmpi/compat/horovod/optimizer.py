@@ -84,7 +84,7 @@ class HorovodOptimizer(own_optimizer.DistributedOptimizer):
         Args:
             scaler: as for `acidmpi.DistributedOptimizer`; Horovod's has no argument.
         """
-        if not self._synchroniser.done:
+        if not self.synchroniser.done:
             ours = self._horovod
             operations = ours.here.operations
             agreed = step_agreed(operations.comm, ours.number, operations.seconds)
@@ -110,23 +110,23 @@ class HorovodOptimizer(own_optimizer.DistributedOptimizer):
             extension.passes.close()
         super().close(error)
 
-    def _synchronise_once(self) -> None:
+    def synchronise_for_step(self) -> None:
         """What `step` does first."""
-        if self._may_synchronise:
+        if self.may_synchronise:
             self.synchronize()
         else:
-            super()._synchronise_once()
+            super().synchronise_for_step()
 
     def _contribute_nothing(self) -> None:
         """Take part in one step of the other ranks with zeros for gradients."""
         for parameter in self._parameters():
             parameter.grad = None
         super().synchronize()
-        self._synchroniser.begin()
+        self.synchroniser.begin()
         self._horovod.passes.begin()
 
     def _finish(self) -> None:
-        if self._synchroniser.skipping:
+        if self.synchroniser.skipping:
             warnings.warn(
                 "a gradient is not finite on some rank: this step is skipped on all",
                 RuntimeWarning,

@@ -157,7 +157,7 @@ class DistributedOptimizer(Optimizer):
     @property
     def skipped(self) -> int:
         """Steps that were left out because of a gradient that was not finite."""
-        return self._synchroniser.skipped
+        return self.synchroniser.skipped
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Average the gradients unless that was done, then take the optimizer's step.
@@ -171,13 +171,13 @@ class DistributedOptimizer(Optimizer):
             DeadlineExceeded: another rank did not take part in time.
             ConfigError: closed, or a GradScaler was not handed to `synchronize`.
         """
-        synchroniser = self._synchroniser
+        synchroniser = self.synchroniser
         try:
             if closure is not None:
-                evaluate = Evaluation(closure, synchroniser, self._synchronise_once)
+                evaluate = Evaluation(closure, synchroniser, self.synchronise_for_step)
                 return evaluate.step(super().step)
             overflow = found_infinity(vars(self), synchroniser.done)
-            self._synchronise_once()
+            self.synchronise_for_step()
             return None if overflow or synchroniser.skipping else super().step()
         finally:
             synchroniser.renew()
@@ -191,13 +191,13 @@ class DistributedOptimizer(Optimizer):
         Raises:
             ConfigError: gradients of a backward pass are still to be averaged.
         """
-        if self._synchroniser.under_way:
+        if self.synchroniser.under_way:
             raise ConfigError(
                 "gradients of a backward pass must be averaged before zero_grad(); call "
                 "step() or synchronize() first, or wrap a pass whose gradients are not "
                 "wanted in no_sync()"
             )
-        self._synchroniser.begin()
+        self.synchroniser.begin()
         super().zero_grad(set_to_none)
 
     def synchronize(self, scaler: Any = None) -> None:
@@ -212,7 +212,7 @@ class DistributedOptimizer(Optimizer):
             NonFiniteError, RemoteError, DeadlineExceeded: as `step` does.
             ConfigError: a scaler with `nonfinite="raise"`.
         """
-        synchroniser = self._synchroniser
+        synchroniser = self.synchroniser
         if scaler is None or not scaler.is_enabled():
             synchroniser.synchronise()
         elif self._nonfinite == "raise":
@@ -226,7 +226,7 @@ class DistributedOptimizer(Optimizer):
     @contextmanager
     def no_sync(self) -> Iterator[None]:
         """Accumulate: backward passes in this block are averaged with the next one."""
-        with self._synchroniser.paused():
+        with self.synchroniser.paused():
             yield
 
     @contextmanager
@@ -245,13 +245,13 @@ class DistributedOptimizer(Optimizer):
         that of `gather_state_dict`.
         """
         mine = checkpoints.entry(
-            self._synchroniser.sections, lambda a: [a.state_dict()]
+            self.synchroniser.sections, lambda a: [a.state_dict()]
         )
         return super().state_dict() | {checkpoints.KEY: mine}
 
     def gather_state_dict(self) -> dict[str, Any]:
         """As `state_dict`, with what the compressors of all ranks remember; collective."""
-        every = checkpoints.entry(self._synchroniser.sections, Averager.gather_state)
+        every = checkpoints.entry(self.synchroniser.sections, Averager.gather_state)
         return super().state_dict() | {checkpoints.KEY: every}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -264,7 +264,7 @@ class DistributedOptimizer(Optimizer):
             ConfigError: it is of other parameters, another compressor, or of one rank
                 where all are needed.
         """
-        synchroniser = self._synchroniser
+        synchroniser = self.synchroniser
         super().load_state_dict(state_dict)
         if checkpoints.KEY in state_dict:
             saved = state_dict[checkpoints.KEY]
@@ -273,7 +273,7 @@ class DistributedOptimizer(Optimizer):
 
     def statistics(self) -> ParallelStatistics:
         """What has happened so far, of all averagers together."""
-        return together(s.averager.statistics() for s in self._synchroniser.sections)
+        return together(s.averager.statistics() for s in self.synchroniser.sections)
 
     def close(self, error: BaseException | None = None) -> None:
         """Stop averaging and give the wrapped optimizer back as it was; collective.
@@ -291,7 +291,12 @@ class DistributedOptimizer(Optimizer):
             synchroniser.close(error)
 
     @property
-    def _synchroniser(self) -> Synchroniser:
+    def synchroniser(self) -> Synchroniser:
+        """What averages; for classes that derive from this one.
+
+        Raises:
+            ConfigError: the optimizer is closed.
+        """
         synchroniser: Synchroniser | None = vars(self).get("_acidmpi")
         if synchroniser is None:
             raise ConfigError(
@@ -300,10 +305,16 @@ class DistributedOptimizer(Optimizer):
             )
         return synchroniser
 
-    def _synchronise_once(self) -> None:
+    @property
+    def may_synchronise(self) -> bool:
+        """Whether `step` averages: not in a `skip_synchronize` block."""
+        return self._may_synchronise
+
+    def synchronise_for_step(self) -> None:
+        """What `step` does first; classes that derive from this one may replace it."""
         if self._may_synchronise:
-            self._synchroniser.synchronise()
-        elif self._synchroniser.under_way:
+            self.synchroniser.synchronise()
+        elif self.synchroniser.under_way:
             raise ConfigError(
                 "gradients of a backward pass must be averaged before a step in "
                 "skip_synchronize(); call synchronize() first, or use no_sync()"
