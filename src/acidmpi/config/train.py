@@ -60,10 +60,10 @@ class TrainConfig:
             not use an option that has been set.
     """
 
-    task: Literal["digits", "mnist", "cifar10", "quadratic"] = "digits"
+    task: Literal["digits", "mnist", "cifar10", "imagenet", "quadratic"] = "digits"
     """What is learned: handwritten digits (shipped with the package), MNIST or
-    Fashion-MNIST (needs --data-dir), CIFAR-10 (needs --data-dir), or a noisy quadratic
-    function (NumPy only, starts fast)."""
+    Fashion-MNIST, CIFAR-10, ImageNet (these need --data-dir, the last torchvision too),
+    or a noisy quadratic function (NumPy only, starts fast)."""
 
     model: str | None = None
     """The network, such as mlp, cnn or resnet18; by default the task's own."""

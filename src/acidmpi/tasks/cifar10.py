@@ -51,8 +51,11 @@ class RecordImages:
     def __len__(self) -> int:
         return RECORDS * len(self._files)
 
-    def take(self, indices: Indices) -> Pixels:
+    def take(
+        self, indices: Indices, generator: np.random.Generator | None = None
+    ) -> Pixels:
         """A new array of the images at `indices`."""
+        del generator
         records = np.empty((len(indices), RECORD_BYTES - 1), np.uint8)
         numbers, offsets = np.divmod(indices, RECORDS)
         for number, file in enumerate(self._files):

@@ -5,11 +5,10 @@ from typing import final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from acidmpi.tasks.images import ImageSet, Pixels
+from acidmpi.tasks.images import ImageSet, Labels, Pixels
 from acidmpi.tasks.interface import (
     MODEL_NAMES,
     State,
@@ -60,6 +59,7 @@ class ClassificationTask:
             generator_for(options.seed, Purpose.ORDER, options.rank),
         )
         self._augment = self._images.augment if options.augment else None
+        self._random_parts = self._images.random_parts and options.augment
         self._augment_generator = generator_for(
             options.seed, Purpose.AUGMENT, options.rank
         )
@@ -89,7 +89,8 @@ class ClassificationTask:
         """Yield (inputs, targets) without end, from the present position on."""
         while True:
             indices = self._stream.take()
-            pixels = self._images.train.take(indices)
+            parts = self._augment_generator if self._random_parts else None
+            pixels = self._images.train.take(indices, parts)
             if self._augment:
                 pixels = self._augment(pixels, self._augment_generator)
             yield self._inputs(pixels), _targets(self._images.train_labels[indices])
@@ -154,5 +155,5 @@ def _per_channel(values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
 
 
-def _targets(labels: NDArray[np.uint8]) -> Tensor:
+def _targets(labels: Labels) -> Tensor:
     return torch.from_numpy(labels.astype(np.int64))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from acidmpi.errors import ConfigError
 from acidmpi.tasks.sampling import Indices, Purpose, generator_for
 
 Pixels = NDArray[np.uint8]
-Labels = NDArray[np.uint8]
+Labels = NDArray[np.integer[Any]]
 Augment = Callable[[Pixels, np.random.Generator], Pixels]
 
 SUBSET_SEED = 0
@@ -25,8 +25,16 @@ class Images(Protocol):
         """How many there are."""
         ...
 
-    def take(self, indices: Indices) -> Pixels:
-        """A new array (count, channels, height, width) of the images at `indices`."""
+    def take(
+        self, indices: Indices, generator: np.random.Generator | None = None
+    ) -> Pixels:
+        """A new array (count, channels, height, width) of the images at `indices`.
+
+        Args:
+            indices: which.
+            generator: chooses a random part of each, where images are photographs of
+                any size (`ImageSet.random_parts`); others pass it over.
+        """
         ...
 
 
@@ -40,8 +48,11 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self._pixels)
 
-    def take(self, indices: Indices) -> Pixels:
+    def take(
+        self, indices: Indices, generator: np.random.Generator | None = None
+    ) -> Pixels:
         """A new array of the images at `indices`."""
+        del generator
         return self._pixels[indices]
 
 
@@ -56,9 +67,11 @@ class SelectedImages:
     def __len__(self) -> int:
         return len(self._selection)
 
-    def take(self, indices: Indices) -> Pixels:
+    def take(
+        self, indices: Indices, generator: np.random.Generator | None = None
+    ) -> Pixels:
         """A new array of the images at `indices` of the selection."""
-        return self._images.take(self._selection[indices])
+        return self._images.take(self._selection[indices], generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +92,9 @@ class ImageSet:
     std: tuple[float, ...]
     augment: Augment | None = None
     """Random change of a training batch; None where the task has none."""
+
+    random_parts: bool = False
+    """Whether training images are random parts of what is stored."""
 
     def subset(self, count: int) -> "ImageSet":
         """The first `count` of a fixed permutation, of the test set at most as many."""

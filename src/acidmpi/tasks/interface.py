@@ -45,6 +45,9 @@ class TaskDefaults:
     model: str | None
     """None where the task brings its own function instead of a model."""
 
+    decays: tuple[float, ...] = (0.5, 0.75)
+    """Shares of the work after each of which the learning rate is divided by ten."""
+
     needs_data_dir: bool = False
     uses_torch: bool = True
 

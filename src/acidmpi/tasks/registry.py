@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acidmpi.errors import ConfigError
-from acidmpi.tasks import cifar10, digits, mnist, quadratic
+from acidmpi.tasks import cifar10, digits, imagenet, mnist, quadratic
 from acidmpi.tasks.interface import TaskDefaults, TaskOptions, known_name
 from acidmpi.tasks.quadratic import Quadratic
 
 if TYPE_CHECKING:
     from acidmpi.tasks.interface import TorchTask
 
-_IMAGE_TASKS = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
+_IMAGE_TASKS = {
+    "digits": digits,
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "imagenet": imagenet,
+}
 
 TASK_NAMES = (*_IMAGE_TASKS, "quadratic")
 DEFAULT_TASK = "digits"

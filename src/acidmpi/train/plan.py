@@ -1,7 +1,7 @@
 """What a run will do, from options and task: resolved values, work, schedule."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -56,13 +56,19 @@ def resolve(config: TrainConfig, defaults: TaskDefaults) -> TrainConfig:
     )
 
 
-def make_plan(config: TrainConfig, samples_per_epoch: int, size: int) -> Plan:
+def make_plan(
+    config: TrainConfig,
+    samples_per_epoch: int,
+    size: int,
+    decays: Sequence[float] = (0.5, 0.75),
+) -> Plan:
     """The plan of a resolved configuration.
 
     Args:
         config: has passed `resolve`.
         samples_per_epoch: samples in one epoch over all ranks.
         size: number of ranks.
+        decays: the task's; where the learning rate falls.
 
     Raises:
         ConfigError: the work cannot be counted.
@@ -82,6 +88,7 @@ def make_plan(config: TrainConfig, samples_per_epoch: int, size: int) -> Plan:
             batch_size=recipe.batch_size,
             size=size,
             epochs=recipe.epochs,
+            decays=decays,
         )
 
     return Plan(

@@ -96,7 +96,9 @@ class Session:
         self._share_cores()
         task = company.together(self._load)
         plan = company.together(
-            lambda: make_plan(self._config, task.samples_per_epoch, company.size)
+            lambda: make_plan(
+                self._config, task.samples_per_epoch, company.size, task.defaults.decays
+            )
         )
         self._place = company.first(self._make_folder)
         company.together(self._open_files)

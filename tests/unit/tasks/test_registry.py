@@ -32,7 +32,7 @@ def test_defaults_stand_without_data_and_name_known_models():
 @pytest.mark.parametrize("ask", [task_defaults, load_task])
 def test_unknown_task_lists_the_known(ask):
     with pytest.raises(
-        ConfigError, match="'svhn'; known: digits, mnist, cifar10, quad"
+        ConfigError, match="'svhn'; known: digits, mnist, cifar10, imagenet, quad"
     ):
         ask("svhn")
 
