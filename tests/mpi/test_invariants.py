@@ -26,6 +26,8 @@ LENGTH = 60
 WAYS = [
     ("handshake", "thread"),
     ("handshake", "inline"),
+    ("confirmed", "thread"),
+    ("confirmed", "inline"),
     ("fifo", "thread"),
     ("schedule", "inline"),
 ]
