@@ -9,6 +9,7 @@
     ├── NonFiniteError       a NaN or an infinity in a gradient or a loss
     ├── DeadlineExceeded     a wait that took longer than its deadline (also TimeoutError)
     ├── PeerFailed           a peer that cannot take part any more
+    │   └── PeerDied         its process has died, as MPI tells
     ├── RemoteError          another rank failed first; carries that rank and its text
     └── Interrupted          a signal asked this rank, or another one, to stop
 
@@ -64,6 +65,22 @@ class PeerFailed(AcidError):
 
     def __reduce__(self) -> tuple[type["PeerFailed"], tuple[int, str]]:
         return PeerFailed, (self.peer, self.what)
+
+
+class PeerDied(PeerFailed):
+    """The process of a peer has died.
+
+    Args:
+        peer: its rank; -1 where MPI says only that somebody has died.
+        what: what this rank was waiting for.
+    """
+
+    def __str__(self) -> str:
+        who = f"rank {self.peer}" if self.peer >= 0 else "a rank"
+        return f"{who} has died while this one waited for {self.what}"
+
+    def __reduce__(self) -> tuple[type["PeerDied"], tuple[int, str]]:
+        return PeerDied, (self.peer, self.what)
 
 
 class RemoteError(AcidError):

@@ -6,7 +6,7 @@ Every function here is collective over `comm` and must be called by all its rank
 import pickle
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,24 @@ LOOKS = 4
 MOST_DIFFERENCES = 5
 
 _GIVEN_UP: list[MPI.Request] = []
-"""Operations past their deadline: kept, because MPI may still write to their buffers."""
+"""Operations nobody waits for any more: kept, because MPI may write to their buffers."""
+
+_watches: list[Callable[[], None]] = []
+"""What looks for deaths while this thread waits; the innermost one counts. Owned by the
+thread that calls collectives, the caller's."""
+
+
+@contextmanager
+def watching(check: Callable[[], None]) -> Iterator[None]:
+    """Let every wait inside the block call `check`, which may raise to end it.
+
+    A rank may wait for a living one that has given up because a third one died.
+    """
+    _watches.append(check)
+    try:
+        yield
+    finally:
+        _watches.pop()
 
 
 def complete(request: MPI.Request, seconds: float, what: str) -> None:
@@ -44,11 +61,15 @@ def complete(request: MPI.Request, seconds: float, what: str) -> None:
     """
     deadline = Deadline(seconds, WallClock(), what)
     backoff = Backoff(SHORTEST_SLEEP_SECONDS, LONGEST_SLEEP_SECONDS, GROWTH)
-    while not any(request.Test() for _ in range(LOOKS)):
-        if deadline.passed:
-            _GIVEN_UP.append(request)
-        deadline.check()
-        time.sleep(backoff.next())
+    try:
+        while not any(request.Test() for _ in range(LOOKS)):
+            deadline.check()
+            for check in _watches[-1:]:
+                check()
+            time.sleep(backoff.next())
+    except BaseException:
+        _GIVEN_UP.append(request)
+        raise
 
 
 def allgather(comm: MPI.Comm, value: Any, seconds: float, what: str) -> list[Any]:

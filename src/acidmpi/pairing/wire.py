@@ -6,6 +6,7 @@ posted; sends are kept until MPI has taken them. Order holds per sender, as MPI 
 
 import struct
 from collections import deque
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from mpi4py import MPI
@@ -16,6 +17,18 @@ FAIL = 100
 
 STOP = 101
 """Kind of the message that only carries its flags."""
+
+END = 102
+"""Kind of the last message of a rank that survives deaths: none follows it."""
+
+BEAT = 103
+"""Kind of the message with this rank's part of a heartbeat of the survivors."""
+
+TOTAL = 104
+"""Kind of the message with the sum of such a heartbeat."""
+
+CALL = 105
+"""Kind of the message with which one survivor asks for what it will average."""
 
 NEWS = 110
 """Kind of the message with which a rank tells what it waits for: its text says so."""
@@ -47,6 +60,8 @@ class Message(NamedTuple):
     kind: int
     notice: Notice
     text: str
+    load: bytes = b""
+    """What follows the header, as it came."""
 
 
 class Wire:
@@ -54,11 +69,22 @@ class Wire:
 
     Args:
         comm: a communicator on which nobody else communicates.
+        largest_bytes: what may follow the header of a message.
+        forgives: whether an error of MPI tells of a death, which others survive: the
+            message is lost then. By default no error is forgiven.
     """
 
-    def __init__(self, comm: MPI.Comm) -> None:
+    def __init__(
+        self,
+        comm: MPI.Comm,
+        largest_bytes: int = LARGEST_TEXT_BYTES,
+        forgives: Callable[[MPI.Exception], bool] = lambda error: False,
+    ) -> None:
         self._comm = comm
-        self._buffer = bytearray(_HEADER.size + LARGEST_TEXT_BYTES)
+        self._forgives = forgives
+        self.dead: Container[int] = ()
+        """Ranks to which nothing is sent."""
+        self._buffer = bytearray(_HEADER.size + largest_bytes)
         self._status = MPI.Status()
         self._receive = comm.Recv_init([self._buffer, MPI.BYTE], MPI.ANY_SOURCE, TAG)
         self._receive.Start()
@@ -79,11 +105,19 @@ class Wire:
         self._reap()
         return not self._sending
 
-    def send(self, peer: int, kind: int, notice: Notice, text: str = "") -> None:
-        """Send one message; never blocks."""
-        tail = text.encode()[:LARGEST_TEXT_BYTES] if text else b""
+    def send(
+        self, peer: int, kind: int, notice: Notice, text: str = "", load: bytes = b""
+    ) -> None:
+        """Send one message, with a text or a load; never blocks."""
+        if self.dead and peer in self.dead:
+            return
+        tail = text.encode()[:LARGEST_TEXT_BYTES] if text else load
         data = _HEADER.pack(kind, notice.flags, len(tail), *notice[1:]) + tail
-        request = self._comm.Isend([data, MPI.BYTE], peer, TAG)
+        try:
+            request = self._comm.Isend([data, MPI.BYTE], peer, TAG)
+        except MPI.Exception as error:
+            self._forgive(error)
+            return
         self.sent_to[peer] += 1
         self._sending.append((request, data))
         if len(self._sending) > MOST_KEPT:
@@ -91,12 +125,13 @@ class Wire:
 
     def receive(self) -> Message | None:
         """The next message, or None when none has come."""
-        if not self._receive.Test(self._status):
+        if not self._arrived():
             return None
         kind, flags, length, gradients, alpha_tilde = _unpack(self._buffer)
         notice = Notice(flags, gradients, alpha_tilde)
-        text = self._text(length) if length else ""
-        message = Message(self._status.source, kind, notice, text)
+        load = self._load(length) if length else b""
+        text = load.decode(errors="replace") if kind < END else ""
+        message = Message(self._status.source, kind, notice, text, load)
         self._receive.Start()
         self.received += 1
         return message
@@ -106,13 +141,38 @@ class Wire:
         if self._receive == MPI.REQUEST_NULL:
             return
         self._receive.Cancel()
-        self._receive.Wait()
-        self._receive.Free()
+        while self._receive != MPI.REQUEST_NULL:
+            try:
+                self._receive.Wait()
+                self._receive.Free()
+            except MPI.Exception as error:
+                self._forgive(error)
 
-    def _text(self, length: int) -> str:
-        tail = self._buffer[_HEADER.size : _HEADER.size + length]
-        return tail.decode(errors="replace")
+    def _arrived(self) -> bool:
+        """Whether a message has come; the first look after a death says no."""
+        try:
+            return self._receive.Test(self._status)
+        except MPI.Exception as error:
+            self._forgive(error)
+            return False
+
+    def _load(self, length: int) -> bytes:
+        return bytes(self._buffer[_HEADER.size : _HEADER.size + length])
 
     def _reap(self) -> None:
-        while self._sending and self._sending[0][0].Test():
+        while self._sending and self._taken(self._sending[0][0]):
             self._sending.popleft()
+
+    def _taken(self, request: MPI.Request) -> bool:
+        """Whether MPI needs this message's memory no more."""
+        try:
+            return request.Test()
+        except MPI.Exception as error:
+            self._forgive(error)
+            return True
+
+    def _forgive(self, error: MPI.Exception) -> None:
+        """Take note of a death, so that the receive goes on; raise any other error."""
+        if not self._forgives(error):
+            raise error
+        self._comm.Ack_failed(self._comm.size)

@@ -2,10 +2,18 @@
 
 from mpi4py import MPI
 
-from acidmpi.errors import PeerFailed
+from acidmpi.errors import PeerDied, PeerFailed
 from acidmpi.transport.protocol import Array
 
 TAG = 1
+DEATHS = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING)
+
+
+def failure_of(peer: int, error: MPI.Exception) -> PeerFailed:
+    """What an error of a transfer with `peer` means."""
+    died = error.Get_error_class() in DEATHS
+    kind = PeerDied if died else PeerFailed
+    return kind(peer, f"a chunk ({error.Get_error_string()})")
 
 
 class HostPending:
@@ -34,9 +42,7 @@ class HostPending:
         try:
             done = self._receive.Test() and self._send.Test()
         except MPI.Exception as error:
-            raise PeerFailed(
-                self._peer, f"a chunk ({error.Get_error_string()})"
-            ) from error
+            raise failure_of(self._peer, error) from error
         if done:
             self._transport.forget(self)
         return done
@@ -62,11 +68,19 @@ class HostTransport:
     def __init__(self, comm: MPI.Comm) -> None:
         self._comm = comm
         self._pending: set[HostPending] = set()
+        self._lost: list[HostPending] = []
 
     def post(self, peer: int, send: Array, receive: Array) -> HostPending:
-        """Start both directions; the receive first, so that data find their place."""
-        incoming = self._comm.Irecv([receive, MPI.BYTE], peer, TAG)
-        outgoing = self._comm.Isend([send, MPI.BYTE], peer, TAG)
+        """Start both directions; the receive first, so that data find their place.
+
+        Raises:
+            PeerFailed: the peer is known to be dead.
+        """
+        try:
+            incoming = self._comm.Irecv([receive, MPI.BYTE], peer, TAG)
+            outgoing = self._comm.Isend([send, MPI.BYTE], peer, TAG)
+        except MPI.Exception as error:
+            raise failure_of(peer, error) from error
         pending = HostPending(self, peer, incoming, outgoing)
         self._pending.add(pending)
         return pending
@@ -74,6 +88,15 @@ class HostTransport:
     def forget(self, pending: HostPending) -> None:
         """Called by a transfer that is complete."""
         self._pending.discard(pending)
+
+    def drop(self) -> None:
+        """The peer of all that is pending has died: forget it.
+
+        MPI has ended those operations, or will; their memory must outlive them, and the
+        caller keeps it.
+        """
+        self._lost.extend(self._pending)
+        self._pending.clear()
 
     def abandon(self) -> None:
         """Cancel every receive still posted."""

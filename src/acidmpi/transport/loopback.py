@@ -2,7 +2,7 @@
 
 from collections import defaultdict, deque
 
-from acidmpi.errors import PeerFailed
+from acidmpi.errors import PeerDied
 from acidmpi.transport.protocol import Array
 
 
@@ -51,7 +51,7 @@ class LoopbackPending:
         """Whether the peer's bytes have come; looks for them."""
         self._hub.deliver(self._channel)
         if not self._done and self._channel[0] in self._hub.dead:
-            raise PeerFailed(self._channel[0], "a chunk")
+            raise PeerDied(self._channel[0], "a chunk")
         return self._done
 
 
@@ -68,6 +68,11 @@ class LoopbackTransport:
         """Copy `send` into the channel to `peer`."""
         self._hub.sent[self._rank, peer].append(send.tobytes())
         return LoopbackPending(self._hub, self._rank, peer, receive)
+
+    def drop(self) -> None:
+        """Forget what this rank waits for from the dead."""
+        for source in self._hub.dead:
+            self._hub.waiting[source, self._rank].clear()
 
     def abandon(self) -> None:
         """Forget what this rank has sent and waits for."""

@@ -36,6 +36,13 @@ class Transport(Protocol):
         """Start to send `send` to `peer` and to receive as many bytes from it."""
         ...
 
+    def drop(self) -> None:
+        """The peer of everything pending has died; go on with others.
+
+        The memory of what was pending must be left alone for ever.
+        """
+        ...
+
     def abandon(self) -> None:
         """Give up everything pending; the transport cannot be used any more."""
         ...
