@@ -43,6 +43,10 @@ class Governor:
         self._step = raise_share * asked_rate
         self._rate: float | None = None
 
+    def change(self, at_one: Coefficients) -> None:
+        """The graph has changed, and with it the constants at one exchange a unit."""
+        self._at_one = at_one
+
     @property
     def rate(self) -> float:
         """The rate that eta is made for; 0 until every rank has exchanged enough."""

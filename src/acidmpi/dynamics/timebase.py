@@ -116,6 +116,13 @@ class RationedTheta:
         self.at(units)
         self._eta = eta
 
+    def set_ration(self, ration: float) -> None:
+        """Theta for each exchange from now on; what is saved up is scaled with it."""
+        if math.isfinite(self._ration) and self._ration > 0:
+            saved = (self._ceiling - self._theta) * ration / self._ration
+            self._ceiling = self._theta + saved
+        self._ration = ration
+
     def at(self, units: float) -> float:
         """Theta at `units`; never less than before."""
         gained = self._eta * max(0.0, units - self._units)

@@ -24,3 +24,13 @@ def start_sum_at_root(comm: Comm, mine: Array, result: Array) -> Request:
 def start_broadcast(comm: Comm, array: Array) -> Request:
     """Begin to copy rank 0's contiguous `array` into everyone's."""
     return comm.Ibcast([array.view("u1"), MPI.BYTE], root=0)
+
+
+def start_sending(comm: Comm, array: Array, peer: int, tag: int) -> Request:
+    """Begin to send a contiguous `array` to `peer`."""
+    return comm.Isend([array.view("u1"), MPI.BYTE], peer, tag)
+
+
+def start_receiving(comm: Comm, array: Array, peer: int, tag: int) -> Request:
+    """Begin to receive a contiguous `array` from `peer`."""
+    return comm.Irecv([array.view("u1"), MPI.BYTE], peer, tag)

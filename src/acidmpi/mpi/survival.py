@@ -14,7 +14,8 @@ died, and `Ishrink`, which Open MPI 5.0.11 ends with an internal error.
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, NamedTuple, TypeVar
 
 from mpi4py import MPI
@@ -68,10 +69,12 @@ class Failures:
 
     Args:
         comm: the ranks.
+        what: what one waits for who calls `check`.
     """
 
-    def __init__(self, comm: MPI.Comm) -> None:
+    def __init__(self, comm: MPI.Comm, what: str = "all ranks") -> None:
         self._comm = comm
+        self._what = what
         self._known = 0
 
     def news(self) -> list[int]:
@@ -93,7 +96,25 @@ class Failures:
             PeerDied: somebody has.
         """
         for rank in self.news():
-            raise PeerDied(rank, "all ranks")
+            raise PeerDied(rank, self._what)
+
+
+@contextmanager
+def alert(comm: MPI.Comm, what: str) -> Iterator[None]:
+    """Let no wait inside the block outlast a death.
+
+    Raises:
+        PeerDied: a rank of `comm` has died.
+    """
+    failures = Failures(comm, what)
+    try:
+        with watching(failures.check):
+            yield
+    except MPI.Exception as error:
+        if not is_death(error):
+            raise
+        failures.check()
+        raise PeerDied(-1, what) from error
 
 
 class Survivors(NamedTuple):
@@ -148,14 +169,9 @@ def _attempt(
     small: MPI.Comm, ranks: tuple[int, ...], stage: Callable[[Survivors], T]
 ) -> tuple[tuple[T] | None, Exception | None]:
     """What the stage returns, or what it raises; then the others are told, too."""
-    failures = Failures(small)
     try:
-        with watching(failures.check):
+        with alert(small, "the survivors"):
             return (stage(Survivors(small, ranks)),), None
-    except MPI.Exception as error:
-        if not is_death(error):
-            raise
-        failure: Exception = PeerDied(-1, "all ranks")
     except Exception as error:
         failure = error
     small.Revoke()

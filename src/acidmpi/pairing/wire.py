@@ -72,6 +72,7 @@ class Wire:
         largest_bytes: what may follow the header of a message.
         forgives: whether an error of MPI tells of a death, which others survive: the
             message is lost then. By default no error is forgiven.
+        dead: ranks to which nothing is sent; may grow.
     """
 
     def __init__(
@@ -79,11 +80,11 @@ class Wire:
         comm: MPI.Comm,
         largest_bytes: int = LARGEST_TEXT_BYTES,
         forgives: Callable[[MPI.Exception], bool] = lambda error: False,
+        dead: Container[int] = (),
     ) -> None:
         self._comm = comm
         self._forgives = forgives
-        self.dead: Container[int] = ()
-        """Ranks to which nothing is sent."""
+        self._dead = dead
         self._buffer = bytearray(_HEADER.size + largest_bytes)
         self._status = MPI.Status()
         self._receive = comm.Recv_init([self._buffer, MPI.BYTE], MPI.ANY_SOURCE, TAG)
@@ -109,7 +110,7 @@ class Wire:
         self, peer: int, kind: int, notice: Notice, text: str = "", load: bytes = b""
     ) -> None:
         """Send one message, with a text or a load; never blocks."""
-        if self.dead and peer in self.dead:
+        if self._dead and peer in self._dead:
             return
         tail = text.encode()[:LARGEST_TEXT_BYTES] if text else load
         data = _HEADER.pack(kind, notice.flags, len(tail), *notice[1:]) + tail
@@ -154,6 +155,8 @@ class Wire:
             return self._receive.Test(self._status)
         except MPI.Exception as error:
             self._forgive(error)
+            if error.Get_error_class() != MPI.ERR_PROC_FAILED_PENDING:
+                self._receive.Start()  # it had begun to take a dead rank's message
             return False
 
     def _load(self, length: int) -> bytes:

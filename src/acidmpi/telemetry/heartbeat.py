@@ -51,6 +51,8 @@ class Heartbeat:
         self._request: Any = None
         self._deadline = Deadline(deadline_seconds, clock, "a heartbeat of all ranks")
         self._finished_seconds = clock.now()
+        self.counted: int = comm.size
+        """How many ranks the last result has counted: all of them."""
         self.rounds = 0
         """Rounds completed."""
         self.hurried = False

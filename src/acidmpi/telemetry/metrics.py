@@ -8,6 +8,7 @@ Guarantees:
 - what was recorded reaches the file within a second, and all of it at `close()`.
 """
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ SCHEMA = 1
 class Metrics(Protocol):
     """What a rank's loops may record; `MetricsWriter` is the one that keeps it.
 
-    In all four, `seconds` counts from the start of the run, `time` is in units of a
+    In all of them, `seconds` counts from the start of the run, `time` is in units of a
     mean gradient and `gradients` is this rank's own count.
     """
 
@@ -67,6 +68,23 @@ class Metrics(Protocol):
         test_accuracy: float | None,
     ) -> None:
         """Record an evaluation of the averaged model."""
+        ...
+
+    def death(
+        self, seconds: float, time: float, gradients: int, peer: int, last: str
+    ) -> None:
+        """Record that a rank has died, and what it did last as far as is known here."""
+        ...
+
+    def recovery(
+        self,
+        seconds: float,
+        time: float,
+        gradients: int,
+        peer: int,
+        recovered_seconds: float,
+    ) -> None:
+        """Record the first exchange after the death of `peer`, a former neighbour."""
         ...
 
 
@@ -163,6 +181,27 @@ class MetricsWriter:
             f"{_head('evaluation', seconds, time, gradients)}"
             f', "test_loss": {json_number(test_loss)}'
             f', "test_accuracy": {json_number(test_accuracy)}}}\n'
+        )
+
+    def death(
+        self, seconds: float, time: float, gradients: int, peer: int, last: str
+    ) -> None:
+        """Record that a rank has died, and what it did last as far as is known here."""
+        head = _head("death", seconds, time, gradients)
+        self._add(f'{head}, "peer": {peer:d}, "last": {json.dumps(last)}}}\n')
+
+    def recovery(
+        self,
+        seconds: float,
+        time: float,
+        gradients: int,
+        peer: int,
+        recovered_seconds: float,
+    ) -> None:
+        """Record the first exchange after the death of `peer`, a former neighbour."""
+        self._add(
+            f'{_head("recovery", seconds, time, gradients)}, "peer": {peer:d}'
+            f', "recovered_seconds": {json_number(recovered_seconds)}}}\n'
         )
 
     def flush(self) -> None:

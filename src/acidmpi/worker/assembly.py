@@ -25,24 +25,32 @@ from acidmpi.telemetry.sketch import Sketcher
 from acidmpi.topology.graph import Topology
 from acidmpi.transport.host import HostTransport
 from acidmpi.worker.averaging import Averaging
+from acidmpi.worker.collecting import Collecting
 from acidmpi.worker.driver import InlineDriver, ThreadDriver
 from acidmpi.worker.exchange import Exchanger
 from acidmpi.worker.faults import attach_faults
 from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.loop import CommunicationLoop
+from acidmpi.worker.membership import Membership
+from acidmpi.worker.mortal_parts import (
+    make_averaging,
+    make_heartbeat,
+    make_loop,
+    make_wire,
+)
+from acidmpi.worker.muster import Muster
 from acidmpi.worker.options import WorkerOptions
 from acidmpi.worker.partners import lag_rate, make_pairing
 from acidmpi.worker.pulse import Pulse
 from acidmpi.worker.recorder import Recorder
 from acidmpi.worker.state import RankState
+from acidmpi.worker.survival import Survival
 from acidmpi.worker.tally import Tally
 from acidmpi.worker.units import LogicalUnits, WallUnits
 
 Array = NDArray[Any]
 
-HEARTBEAT_SECONDS = 0.25
 HOT_SECONDS = 300e-6
-MOST_HEARTBEAT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class Parts:
     wire: Wire
     transport: Any
     exchanger: Exchanger
-    averaging: Averaging
+    averaging: Averaging | Collecting
     demand: Any
     machine: Machine
     pulse: Pulse
@@ -80,6 +88,8 @@ class Parts:
     """Gradients of this rank, where each makes equally many (logical time)."""
     lag_rate: float
     """Exchanges that each of its own gradients calls for; 0: it never waits for any."""
+    survival: Survival | None = None
+    """Takes the dead out, where ranks may die."""
 
 
 def shared_topology(comm: Comm, options: WorkerOptions) -> Graph:
@@ -150,27 +160,29 @@ def assemble(
     )
     recorder = Recorder(metrics, clock, units, ledger)
     tally = Tally(size, recorder)
-    wire = drill.wire(Wire(comms.control))
+    membership = Membership(rank, size, clock.now()) if options.fault_tolerant else None
+    dead = membership.dead if membership else ()
+    wire = drill.wire(make_wire(comms, dead, options))
     transport = drill.transport(HostTransport(comms.data))
     hot = HOT_SECONDS if node.ranks_per_core <= 1 else 0.0
     exchanger = Exchanger(
-        state, transport, options.chunk_bytes, clock, options.deadline_seconds, hot
-    )
-    averaging = Averaging(
-        comms.collective,
         state,
-        ledger,
-        options.average_every,
+        transport,
+        options.chunk_bytes,
         clock,
         options.deadline_seconds,
+        hot,
+        dead,
     )
     active = None if graph.active is None else graph.active[rank]
     machine, demand = make_pairing(options, graph.topology, rank, units, ledger, active)
+    averaging = make_averaging(comms, options, state, ledger, clock, membership)
+    beat = make_heartbeat(comms, options, node, clock, membership)
     pulse = _pulse(
         comms,
         options,
         graph,
-        node,
+        beat,
         state,
         ledger,
         tally,
@@ -179,7 +191,12 @@ def assemble(
         clock,
         recorder,
     )
-    loop = CommunicationLoop(
+    survival, loop = make_loop(
+        options,
+        graph,
+        membership,
+        comms,
+        recorder,
         machine=machine,
         wire=wire,
         demand=demand,
@@ -213,6 +230,7 @@ def assemble(
         driver=driver,
         quota=quota,
         lag_rate=lag_rate(options, size, active),
+        survival=survival,
     )
 
 
@@ -233,27 +251,19 @@ def _pulse(
     comms: Communicators,
     options: WorkerOptions,
     graph: Graph,
-    node: Node,
+    beat: Heartbeat | Muster,
     state: RankState,
     ledger: Ledger,
     tally: Tally,
     units: Any,
-    averaging: Averaging,
+    averaging: Averaging | Collecting,
     clock: Clock,
     recorder: Recorder,
 ) -> Pulse:
-    size = comms.heartbeat.size
     asked = _coefficients(options, graph, options.comm_rate)
     steered = asked != BASELINE and not options.logical
-    interval = HEARTBEAT_SECONDS * max(1.0, node.ranks_per_core / 4)
     return Pulse(
-        heartbeat=Heartbeat(
-            comms.heartbeat,
-            Pulse.length(size),
-            min(interval, MOST_HEARTBEAT_SECONDS),
-            options.deadline_seconds,
-            clock,
-        ),
+        heartbeat=beat,
         comm=comms.heartbeat,
         state=state,
         ledger=ledger,

@@ -80,6 +80,12 @@ class PoissonDemand:
         self._due = min(arrived, MOST_DUE)
         return max(self._due, math.ceil(self._lag() - self._patience))
 
+    def set_rate(self, rate: float) -> None:
+        """Become due `rate` times a unit from now on."""
+        arrived = self._arrivals.until(self._units.now())
+        self._due = min(self._due + arrived, MOST_DUE)
+        self._arrivals.set_rate(rate)
+
     def begun(self) -> None:
         """Nothing to do."""
 

@@ -9,6 +9,7 @@ each rank comes when it likes: one that leaves early answers until all have left
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ from acidmpi.mpi.collectives import agree, agreeing, check_same
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import find_node
 from acidmpi.mpi.reductions import Comm
+from acidmpi.mpi.survival import alert, check_survivable
 from acidmpi.mpi.threads import check_thread_level
 from acidmpi.worker.assembly import Parts, assemble, shared_topology, warm_kernels
 from acidmpi.worker.averaging import Average
+from acidmpi.worker.closing import average_survivors
 from acidmpi.worker.final import (
     Spread,
     average_arrays,
@@ -32,6 +35,7 @@ from acidmpi.worker.final import (
     mean,
 )
 from acidmpi.worker.ledger import INTERRUPTED
+from acidmpi.worker.membership import Death
 from acidmpi.worker.options import WorkerOptions
 from acidmpi.worker.statistics import WorkerStatistics
 
@@ -69,21 +73,24 @@ class Engine:
         metrics: Any = None,
     ) -> None:
         check_thread_level(options.progress)
+        if options.fault_tolerant:
+            check_survivable()
         self.options = options
         self.drill = Drill(Plan.of(options.fault), comm.rank, comm.size, options.seed)
         """What is to go wrong on this rank, usually nothing."""
         self._seconds = options.deadline_seconds
-        self._comms = Communicators.open(comm, self._seconds)
         self.rank, self.size = comm.rank, comm.size
         self._spread = Spread(math.nan, math.nan)
         self._drift = math.nan
         self._reason = ""
         self._closed = False
-        try:
-            self._parts = self._open(arrays, signature, rules, common, metrics)
-        except BaseException:
-            self._comms.close()
-            raise
+        with alert(comm, "the start") if options.fault_tolerant else nullcontext():
+            self._comms = Communicators.open(comm, self._seconds)
+            try:
+                self._parts = self._open(arrays, signature, rules, common, metrics)
+            except BaseException:
+                self._close_communicators()
+                raise
         self.drill.attach(self, "gradient", "gradient")
         self.drill.start()
         self._parts.driver.start()
@@ -208,7 +215,7 @@ class Engine:
         self._parts.driver.wake()
 
     def take_average(self) -> Average | None:
-        """The newest average not yet taken; on rank 0 only."""
+        """The newest average not yet taken; on rank 0, or its successor."""
         average: Average | None = self._parts.ledger.take_average()
         return average
 
@@ -231,12 +238,26 @@ class Engine:
         self._closed = True
         self._leave(error)
         ledger = self._parts.ledger
-        if ledger.failure is None:
+        if ledger.failure is None and self.options.fault_tolerant:
+            self._average_survivors(buffers)
+        elif ledger.failure is None:
             self._average(buffers)
         if self.clean:
-            self._comms.close()
+            self._close_communicators()
         if error is None:
             self.check()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank does for all what only one can: rank 0, or its successor."""
+        survival = self._parts.survival
+        return self.rank == 0 if survival is None else survival.membership.leads
+
+    @property
+    def deaths(self) -> tuple[Death, ...]:
+        """What this rank knows of those who have died."""
+        survival = self._parts.survival
+        return () if survival is None else tuple(survival.membership.deaths)
 
     def statistics(self) -> WorkerStatistics:
         """What has happened so far."""
@@ -257,8 +278,8 @@ class Engine:
             exchanges_by_peer=tuple(p.tally.by_peer),
             comm_rate=self.options.comm_rate,
             comm_rate_measured=p.pulse.overall_rate,
-            chi_1=p.graph.chi_1,
-            chi_2=p.graph.chi_2,
+            chi_1=(p.survival or p.graph).chi_1,
+            chi_2=(p.survival or p.graph).chi_2,
             eta=p.pulse.working_coefficients.eta,
             alpha_tilde=p.pulse.working_coefficients.alpha_tilde,
             transport=p.transport.name,
@@ -269,7 +290,13 @@ class Engine:
             consensus_distance=distance,
             mean_drift=self._drift,
             stop_reason=self.stop_reason,
+            deaths=self.deaths,
         )
+
+    def _close_communicators(self) -> None:
+        """Free them; not where ranks may die, for others may wait for the dead then."""
+        if not self.options.fault_tolerant:
+            self._comms.close()
 
     def _after_gradient(self) -> None:
         if self.options.logical:
@@ -316,3 +343,13 @@ class Engine:
         average_arrays(comm, buffers, self._seconds)
         scale = checked * self._spread.rms
         self._drift = abs(float(drift)) / scale if scale else 0.0
+
+    def _average_survivors(self, buffers: Sequence[Array]) -> None:
+        comm, survival = self._comms.collective, self._parts.survival
+        assert survival is not None
+        end = average_survivors(
+            comm, self._parts, buffers, self._seconds, self.drill.reach
+        )
+        survival.note_others(end.ranks)
+        self._reason = "interrupted" if end.interrupted else "finished"
+        self._spread, self._drift = end.spread, end.drift

@@ -6,7 +6,7 @@ and the mean of x + x̃ stays where it is, whatever lands meanwhile.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from acidmpi.arrays.flat import Chunk, chunks
 from acidmpi.clocks import Clock
-from acidmpi.errors import DeadlineExceeded, PeerFailed
+from acidmpi.errors import DeadlineExceeded, PeerDied, PeerFailed
 from acidmpi.progress import Pace, Steps
 from acidmpi.transport.protocol import Pending, Transport
 from acidmpi.worker.state import RankState, widen
@@ -47,6 +47,7 @@ class _Place:
     """Staging memory of one chunk, both directions."""
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self._sent, self._received = np.empty(size, np.uint8), np.empty(size, np.uint8)
         self._views: dict[tuple[int, np.dtype[Any]], tuple[Array, Array]] = {}
 
@@ -83,6 +84,7 @@ class Exchanger:
         clock: where time comes from.
         deadline_seconds: how long a chunk may take before its peer counts as failed.
         hot_seconds: how long after the last progress a wait is still called hot.
+        dead: ranks that are known to have died; may grow.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class Exchanger:
         clock: Clock,
         deadline_seconds: float,
         hot_seconds: float,
+        dead: Container[int] = (),
     ) -> None:
+        self._dead = dead
         self._state = state
         self._transport = transport
         self._clock = clock
@@ -104,16 +108,16 @@ class Exchanger:
         self._hot_seconds = hot_seconds
         self._plan = chunks(state.arrays, chunk_bytes)
         # All of it: MPI may still write to what an abandoned exchange had in use.
-        self._places = tuple(_Place(chunk_bytes) for _ in range(DEPTH))
+        self._places = [_Place(chunk_bytes) for _ in range(DEPTH)]
         self._free = list(self._places)
         self._flights: deque[_Flight] = deque()
         self.bytes_each_way = sum(x.nbytes for x in state.arrays)
         """Bytes that one exchange sends."""
         self.landed = 0
         """Chunks that have come so far."""
-        self.drift = 0.0
-        """Sum, over exchanges and sampled elements, of the jumps of (x + x̃)/2. Summed
-        over ranks it is zero when both ends of every exchange applied the same jump."""
+        self.drift_with: dict[int, float] = {}
+        """For each peer the sum, over exchanges and sampled elements, of the jumps of
+        (x + x̃)/2. The two ends' sums cancel when both applied the same jumps."""
         self.checked = sum(min(CHECKED, stop - start) for _, start, stop in self._plan)
         """Elements that enter `drift`."""
         self.on_chunk: Callable[[], None] = _nothing
@@ -130,6 +134,7 @@ class Exchanger:
                 chunk is applied: what it sends travels meanwhile.
 
         Raises:
+            PeerDied: the peer's process has died; see `drop`.
             PeerFailed: the peer cannot go on, or does not within the deadline.
         """
         flights = self._flights
@@ -155,6 +160,32 @@ class Exchanger:
         """Bytes that are to come in what is on the wire."""
         return sum(flight.received.nbytes for flight in self._flights)
 
+    @property
+    def drift(self) -> float:
+        """What all exchanges have added to this rank's (x + x̃)/2, of the sample."""
+        return self.drift_without(())
+
+    def drift_without(self, dead: Container[int]) -> float:
+        """What exchanges with all but these peers have added to this rank's (x + x̃)/2."""
+        return sum(v for peer, v in self.drift_with.items() if peer not in dead)
+
+    def drop(self) -> int:
+        """The peer of the exchange at hand has died: end it on this side.
+
+        Chunks that have been applied stay so; those on the wire are forgotten.
+
+        Returns:
+            How many were on the wire.
+        """
+        lost = len(self._flights)
+        self._transport.drop()
+        self._flights.clear()
+        size = self._places[0].size
+        fresh = [_Place(size) for _ in range(DEPTH - len(self._free))]
+        self._places += fresh
+        self._free += fresh
+        return lost
+
     def abandon(self) -> None:
         """Give up what is on the wire."""
         self._transport.abandon()
@@ -174,7 +205,8 @@ class Exchanger:
             chunk, sent, received, theta, terms.alpha, terms.alpha_tilde
         )
         change = _checksum(received) - _checksum(sent)
-        self.drift += 0.5 * (terms.alpha + terms.alpha_tilde) * change
+        jump = 0.5 * (terms.alpha + terms.alpha_tilde) * change
+        self.drift_with[terms.peer] = self.drift_with.get(terms.peer, 0.0) + jump
         self._free.append(place)
         self.on_chunk()
 
@@ -183,6 +215,8 @@ class Exchanger:
         yield Pace.HOT
         while not pending.test():
             waited = self._clock.now() - began
+            if self._dead and peer in self._dead:
+                raise PeerDied(peer, "a chunk of an exchange")
             if waited > self.deadline_seconds:
                 raise PeerFailed(peer, "a chunk of an exchange") from DeadlineExceeded(
                     f"nothing came for {self.deadline_seconds:g} s"

@@ -51,7 +51,12 @@ def average_state(comm: Comm, state: RankState, seconds: float) -> Spread:
         sums += np.array([away @ away, wide @ wide, x.size])
         x[:] = narrow(mean(comm, widen(half), seconds), x.dtype)
     state.restart()
-    distance, square, count = mean(comm, sums, seconds)
+    return spread_of(mean(comm, sums, seconds))
+
+
+def spread_of(means: Array) -> Spread:
+    """From the means over ranks of ‖x − x̄‖², ‖x‖² and the number of elements."""
+    distance, square, count = means
     return Spread(float(distance), float(np.sqrt(square / max(count, 1.0))))
 
 

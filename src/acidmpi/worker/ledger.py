@@ -24,6 +24,8 @@ FAILED = 4
 """A rank has failed; its text follows in a message of its own."""
 BROKEN = 8
 """The failing rank's communication loop is dead: wait for nothing."""
+ENDED = 16
+"""All ranks that live have left and no exchange is at hand (where ranks may die)."""
 
 _REASONS = ((FAILED, "failed"), (INTERRUPTED, "interrupted"), (FINISHED, "finished"))
 
@@ -48,6 +50,7 @@ class Ledger:
         self._waiting = False
         self._losses = [0.0, 0.0]
         self._average: Any = None
+        self._alone = False
         self.flags = 0
         self.failure: BaseException | None = None
         self.samples = 0
@@ -91,6 +94,22 @@ class Ledger:
                 self._losses[1] += 1
             self._own += 1
             self._learn(self._rank, self._own)
+
+    def known(self, rank: int) -> int:
+        """Gradient events of `rank`, as far as this one knows."""
+        return int(self._known[rank])
+
+    @property
+    def all_known(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The same of every rank, in a new array."""
+        with self._changed:
+            return self._known.astype(np.float64)
+
+    def be_alone(self) -> None:
+        """All others have died: there is nobody to exchange with, and no lag."""
+        with self._changed:
+            self._alone = True
+            self._changed.notify_all()
 
     def learn(self, rank: int, gradients: int) -> None:
         """`rank` has made at least so many gradients."""
@@ -170,7 +189,7 @@ class Ledger:
 
     def lags(self, limit: int, rate: float) -> bool:
         """Whether the compute loop should wait for the communication loop."""
-        return self.lag(rate) > limit and not self.flags
+        return self.lag(rate) > limit and not (self.flags or self._alone)
 
     def _moves(self, limit: int, rate: float, seconds: float) -> bool:
         """Wait for an exchange or a flag; whether one came in time. Holds the lock."""

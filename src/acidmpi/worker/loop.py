@@ -21,6 +21,7 @@ from acidmpi.pairing.wire import FAIL, NEWS, STOP, Message, Notice, Wire
 from acidmpi.progress import Deadline, Pace, Steps
 from acidmpi.progress.limits import Limits
 from acidmpi.worker.averaging import Averaging
+from acidmpi.worker.collecting import Collecting
 from acidmpi.worker.demand import Demand
 from acidmpi.worker.exchange import Exchanger, Terms
 from acidmpi.worker.ledger import BROKEN, FAILED, Ledger
@@ -70,7 +71,7 @@ class CommunicationLoop:
         demand: Demand,
         exchanger: Exchanger,
         pulse: Pulse,
-        averaging: Averaging,
+        averaging: Averaging | Collecting,
         ledger: Ledger,
         tally: Tally,
         clock: Clock,
@@ -278,7 +279,7 @@ class CommunicationLoop:
         return self._ledger.retired and self.machine.settled
 
     def _hear(self, message: Message) -> None:
-        source, kind, notice, _ = message
+        source, kind, notice = message[:3]
         self._ledger.learn(source, notice.gradients)
         new = self._ledger.raise_flags(notice.flags) if notice.flags else 0
         if kind == FAIL:
@@ -321,6 +322,8 @@ class CommunicationLoop:
         for peer, kind in messages:
             if kind in (REQUEST, ACCEPT):
                 self._offered[peer] = notice.alpha_tilde
+            if kind == ACCEPT:
+                self._asked_seconds = self._clock.now()
             self._wire.send(peer, kind, notice)
 
     def _notice(self) -> Notice:

@@ -59,7 +59,7 @@ class Membership:
         self.deaths: list[Death] = []
         """In the order of the news."""
         self._began = now
-        self._last = {peer: "it started" for peer in self.alive}
+        self._last = dict.fromkeys(self.alive, "it started")
         self._heard = dict.fromkeys(self.alive, 0.0)
 
     @property
@@ -76,6 +76,10 @@ class Membership:
     def others(self) -> tuple[int, ...]:
         """The survivors but this one."""
         return tuple(peer for peer in self.alive if peer != self.rank)
+
+    def seconds(self, now: float) -> float:
+        """Seconds from the start to `now`."""
+        return now - self._began
 
     def hear(self, peer: int, deed: str, now: float) -> None:
         """`peer` has just done something."""

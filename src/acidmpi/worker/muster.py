@@ -33,7 +33,6 @@ class Muster:
 
     Args:
         membership: who lives.
-        send: sends a load: receiver, kind, bytes.
         maxima: the places of the vector of which the largest counts, not the sum.
         interval_seconds: pause between rounds once the first few are over.
         deadline_seconds: how long one round may take.
@@ -43,14 +42,14 @@ class Muster:
     def __init__(
         self,
         membership: Membership,
-        send: Send,
         maxima: slice,
         interval_seconds: float,
         deadline_seconds: float,
         clock: Clock,
     ) -> None:
         self._membership = membership
-        self._send = send
+        self.send: Send = _nowhere
+        """Sends a message with a load; set by whoever has a wire."""
         self._maxima = maxima
         self._longest = interval_seconds
         self._interval = min(FIRST_INTERVAL_SECONDS, interval_seconds)
@@ -127,7 +126,7 @@ class Muster:
             self._handed_to = first
             self._deadline.renew()
             if not self._membership.leads:
-                self._send(first, BEAT, vector.tobytes())
+                self.send(first, BEAT, vector.tobytes())
 
     @property
     def _complete(self) -> bool:
@@ -146,7 +145,7 @@ class Muster:
         self._table = {}
         load = np.append(summed, float(self.counted)).tobytes()
         for peer in alive:
-            self._send(peer, TOTAL, load)
+            self.send(peer, TOTAL, load)
 
     def _end(self) -> Vector | None:
         result, self._result, self._mine = self._result, None, None
@@ -155,3 +154,7 @@ class Muster:
         self._period = self._since
         self._finished_seconds = self._clock.now()
         return result
+
+
+def _nowhere(peer: int, kind: int, load: bytes) -> None:
+    raise AssertionError("nobody has said how to send")

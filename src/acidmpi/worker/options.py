@@ -63,12 +63,20 @@ class WorkerOptions:
     average_every: int | None = None
     """Gradients of all ranks between two averages handed to rank 0; None: none."""
 
+    fault_tolerant: bool = False
+    """Go on when other ranks die; needs Open MPI 5 started with `--with-ft ulfm`, and the
+    pairing `handshake`: see docs/faults.md."""
+
     fault: str | None = None
     """What is to go wrong, for drills: see docs/faults_to_order.md."""
 
     def __post_init__(self) -> None:
         for name in ("method", "pairing", "progress"):
             _check_choice(name, getattr(self, name))
+        if not isinstance(self.fault_tolerant, bool):
+            raise ConfigError(
+                f"fault_tolerant must be True or False, got {self.fault_tolerant!r}"
+            )
         for name in ("total_gradients", "unit_seconds", "average_every"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
@@ -88,6 +96,8 @@ class WorkerOptions:
         if self.has_roles:
             _check_left_alone("pairing", self.pairing, "handshake")
             _check_left_alone("comm_rate", self.comm_rate, 1.0)
+        if self.fault_tolerant:
+            _check_tolerant(self.method, self.pairing)
 
     @property
     def has_roles(self) -> bool:
@@ -102,6 +112,15 @@ class WorkerOptions:
     def described(self) -> dict[str, str]:
         """What all ranks must agree on, as text."""
         return {f.name: str(getattr(self, f.name)) for f in fields(self)}
+
+
+def _check_tolerant(method: str, pairing: str) -> None:
+    if method == "adpsgd" or pairing not in ("handshake", "confirmed"):
+        raise ConfigError(
+            "fault_tolerant=True is for method 'a2cid2' or 'async' with the pairing "
+            f"'handshake', got {method!r} with {pairing!r}; choose these, or leave it "
+            "out and keep checkpoints to start again from"
+        )
 
 
 def _check_choice(name: str, value: Any) -> None:

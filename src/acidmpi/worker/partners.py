@@ -85,7 +85,8 @@ def _by_clock(
     else:
         chance = np.random.default_rng([options.seed, rank, 0])
         weights = topology.edge_weights(rank)
-        kind = ConfirmedMachine if options.pairing == "confirmed" else HandshakeMachine
+        confirmed = options.fault_tolerant or options.pairing == "confirmed"
+        kind = ConfirmedMachine if confirmed else HandshakeMachine
         machine = kind(rank, neighbours, weights, chance)
     arrivals = PoissonArrivals(rate, np.random.default_rng([options.seed, rank, 1]))
     limit = MAX_LAG if options.max_lag is None else options.max_lag

@@ -20,7 +20,9 @@ from acidmpi.mpi.reductions import Comm, Request, start_sum
 from acidmpi.telemetry.heartbeat import Heartbeat
 from acidmpi.telemetry.sketch import CELLS, Sketcher, consensus_distance
 from acidmpi.worker.averaging import Averaging
-from acidmpi.worker.ledger import Ledger
+from acidmpi.worker.collecting import Collecting
+from acidmpi.worker.ledger import ENDED, Ledger
+from acidmpi.worker.muster import Muster
 from acidmpi.worker.state import RankState
 from acidmpi.worker.tally import Tally
 from acidmpi.worker.units import Units, WallUnits
@@ -65,7 +67,7 @@ class Pulse:
     """Sums counters over the ranks and sets the constants.
 
     Args:
-        heartbeat: the reduction.
+        heartbeat: the reduction; a `Muster` where ranks may die.
         comm: its communicator.
         state: the parameters; `set_eta` is called on it.
         ledger: learns the totals.
@@ -85,7 +87,7 @@ class Pulse:
     def __init__(
         self,
         *,
-        heartbeat: Heartbeat,
+        heartbeat: Heartbeat | Muster,
         comm: Comm,
         state: RankState,
         ledger: Ledger,
@@ -95,13 +97,14 @@ class Pulse:
         units: Units,
         fixed_unit: bool,
         sketcher: Sketcher,
-        averaging: Averaging | None,
+        averaging: Averaging | Collecting | None,
         clock: Clock,
         metrics: Any = None,
     ) -> None:
         self.rank, self.size = comm.rank, comm.size
-        self.all_done = False
-        """Whether the last round found every rank ended."""
+        self._counted = comm.size
+        self._mortal = isinstance(heartbeat, Muster)
+        self._all_done = False
         self.beat = Beat()
         self.coefficients = coefficients
         self.working_coefficients = coefficients
@@ -126,6 +129,28 @@ class Pulse:
         self._steadily = np.zeros(len(Field))
         """Sums over the window of the rate."""
         state.set_eta(coefficients.eta)
+
+    @property
+    def heartbeat(self) -> Heartbeat | Muster:
+        """The sums of all ranks."""
+        return self._heartbeat
+
+    @property
+    def all_done(self) -> bool:
+        """Whether a round has found every rank ended, here or on another survivor."""
+        return self._all_done or bool(self._ledger.flags & ENDED)
+
+    @staticmethod
+    def slots(size: int) -> slice:
+        """Places with one number for each rank."""
+        return slice(len(Field), len(Field) + size)
+
+    def rewire(self, at_one: Coefficients) -> None:
+        """Ranks have died: the constants of the graph of the others, at rate 1."""
+        if self._governor is not None:
+            self._governor.change(at_one)
+            self._state.set_ration(at_one.eta)
+            self._set(self._governor.coefficients(self._heartbeat.age))
 
     @staticmethod
     def length(size: int) -> int:
@@ -189,7 +214,7 @@ class Pulse:
         fields[Field.LOSS_COUNT] = loss_count
         fields[Field.READY] = tally.exchanges >= ENOUGH_EXCHANGES
         fields[Field.DONE] = self._done
-        slots = np.zeros(self.size)
+        slots = ledger.all_known if self._mortal else np.zeros(self.size)
         slots[self.rank] = ledger.gradients
         sampled = self._state.sample(self._sketcher.coordinates)
         return np.concatenate([fields, slots, self._sketcher.sketch(sampled)])
@@ -197,30 +222,48 @@ class Pulse:
     def _digest(self, summed: Vector) -> None:
         fields, rest = summed[: len(Field)], summed[len(Field) :]
         self._ledger.learn_all(rest[: self.size])
-        step = fields - self._before
-        self._before = fields
+        step = self._step(fields)
         few, each = RATE_EXCHANGES
-        window = few + each * self.size
+        window = few + each * self._counted
         remember(self._steadily, step, Field.EXCHANGES, window)
-        remember(self._lately, step, Field.GRADIENTS, UNIT_GRADIENTS * self.size)
+        remember(self._lately, step, Field.GRADIENTS, UNIT_GRADIENTS * self._counted)
         self.beat = self._read(fields, step, rest[self.size :])
-        self.all_done = fields[Field.DONE] == self.size
+        self._end_if_done(fields)
         if self._averaging is not None:
             self._averaging.passed(self.beat.total_gradients)
         if self._governor is not None:
-            everyone = fields[Field.READY] == self.size
+            everyone = fields[Field.READY] == self._counted
             self._governor.heartbeat(self.beat.comm_rate, bool(everyone))
         self._record()
+
+    def _step(self, fields: Vector) -> Vector:
+        """What has been added since the last round, by the same ranks."""
+        counted = self._heartbeat.counted
+        step = fields - self._before if counted == self._counted else 0.0 * fields
+        self._before, self._counted = fields, counted
+        return step
+
+    def _end_if_done(self, fields: Vector) -> None:
+        """See whether all have ended; survivors tell each other, see `ENDED`."""
+        self._all_done = bool(fields[Field.DONE] == self._counted)
+        if self._all_done and self._mortal:
+            self._ledger.raise_flags(ENDED)
+
+    def _total(self, fields: Vector) -> int:
+        """Gradients of all ranks, those of the dead included."""
+        if self._mortal:
+            return self._ledger.total_gradients
+        return int(fields[Field.GRADIENTS])
 
     def _read(self, fields: Vector, step: Vector, sketch: Vector) -> Beat:
         unit = self._unit()
         losses = step[Field.LOSS_COUNT]
         return Beat(
-            total_gradients=int(fields[Field.GRADIENTS]),
+            total_gradients=self._total(fields),
             total_exchanges=int(fields[Field.EXCHANGES]) // 2,
             comm_rate=self._rate(unit),
             unit_seconds=unit,
-            consensus_distance=consensus_distance(sketch, self.size),
+            consensus_distance=consensus_distance(sketch, self._counted),
             loss=float(step[Field.LOSS_SUM] / losses) if losses else self.beat.loss,
         )
 

@@ -45,6 +45,16 @@ class Recorder:
                 *self._stamp(), total_gradients, comm_rate, consensus_distance
             )
 
+    def death(self, peer: int, last: str) -> None:
+        """The news of a death."""
+        if self._metrics is not None:
+            self._metrics.death(*self._stamp(), peer, last)
+
+    def recovery(self, peer: int, recovered_seconds: float) -> None:
+        """The first exchange after a death that this rank was near to."""
+        if self._metrics is not None:
+            self._metrics.recovery(*self._stamp(), peer, recovered_seconds)
+
     def evaluation(self, test_loss: float | None, test_accuracy: float | None) -> None:
         """An evaluation of an average."""
         if self._metrics is not None:

@@ -92,6 +92,12 @@ class RankState:
         with self.lock:
             self._theta.set_eta(eta, self.units.now())
 
+    def set_ration(self, ration: float) -> None:
+        """Allow so much mixing for each exchange from now on."""
+        with self.lock:
+            self._theta.at(self.units.now())
+            self._theta.set_ration(ration)
+
     def count_exchange(self) -> None:
         """One exchange is complete: it allows for some mixing."""
         with self.lock:

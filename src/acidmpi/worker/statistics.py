@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from acidmpi.worker.membership import Death
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerStatistics:
@@ -53,3 +55,6 @@ class WorkerStatistics:
     the end."""
     stop_reason: str
     """finished, interrupted or failed."""
+
+    deaths: tuple[Death, ...] = ()
+    """Ranks that this one knows to have died, in the order of the news."""

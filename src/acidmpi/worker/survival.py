@@ -13,7 +13,7 @@ jumps of such chunks, which a complete exchange would have applied just so; amon
 both sides of every chunk are applied, and their sum stays where it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from acidmpi.clocks import Clock
@@ -84,9 +84,11 @@ class Survival:
         self._clock = clock
         self._metrics = metrics
         self._look_seconds = 0.0
-        self._in_hand: list[int] = []
-        """Dead ranks that the machine has not been told of: an exchange with them, begun
-        before, has to end first."""
+        self.busy: int | None = None
+        """The peer of the exchange at hand, as long as it goes on."""
+        self._untold: list[int] = []
+        """Dead ranks that the machine has not been told of: an exchange with one of them
+        has to end first."""
         self._waiting: list[Death] = []
         """Deaths after which this rank has made no exchange yet."""
 
@@ -112,19 +114,26 @@ class Survival:
             self._waiting.append(death)
         if self._metrics is not None:
             self._metrics.death(rank, death.last)
-        self._in_hand.append(rank)
+        self._untold.append(rank)
         self._mend()
         self.tell_machine()
 
+    def note_others(self, ranks: Sequence[int]) -> None:
+        """All but `ranks` are dead; the communication loop has ended."""
+        for rank in set(self.membership.alive) - set(ranks):
+            made = self._ledger.known(rank)
+            self.membership.bury(rank, made, self._clock.now())
+
     def tell_machine(self) -> None:
         """Take the dead out of the pairing, but for one whose exchange is at hand."""
-        for rank in [one for one in self._in_hand if one != self._machine.matched]:
-            self._in_hand.remove(rank)
+        if not self._untold:
+            return
+        for rank in [one for one in self._untold if one != self.busy]:
+            self._untold.remove(rank)
             self._machine.remove(rank)
-        if not self._in_hand:
-            mine = self.membership.rank
-            neighbours = self.topology.neighbours(mine)
-            self._machine.rewire(neighbours, self.topology.edge_weights(mine))
+        mine = self.membership.rank
+        neighbours = self.topology.neighbours(mine)
+        self._machine.rewire(neighbours, self.topology.edge_weights(mine))
 
     def exchanged(self) -> None:
         """An exchange is complete: whoever waited for that has recovered."""
@@ -132,6 +141,8 @@ class Survival:
             now = self._clock.now()
             for death in self._waiting:
                 death.recovered_seconds = self.membership.seconds(now) - death.seconds
+                if self._metrics is not None:
+                    self._metrics.recovery(death.rank, death.recovered_seconds)
             self._waiting.clear()
 
     def _mend(self) -> None:

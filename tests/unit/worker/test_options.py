@@ -23,6 +23,7 @@ BAD = {
     "chunk_bytes": [0, -4, NAN, 0.5, 1e6, None, "1M"],
     "max_lag": [-1, NAN, INFINITE, "none"],
     "seed": [-1, 0.5, None, "chance"],
+    "fault_tolerant": [1, "yes", None],
     "fault": [3, "rank=0", "rank=0 at=lunch:1 do=kill"],
 }
 GOOD = {
@@ -38,6 +39,7 @@ GOOD = {
     "chunk_bytes": [8, 1 << 30, np.int32(64)],
     "max_lag": [None, 0, 1000],
     "seed": [0, 2**40, np.uint32(7)],
+    "fault_tolerant": [False, True],
     "fault": [None, "rank=0 at=gradient:1 do=raise"],
     "topology": ["ring", "some/file", object()],
 }
@@ -96,3 +98,12 @@ def test_an_option_that_does_not_exist_is_told_with_those_that_do():
     with pytest.raises(ConfigError, match=r"no option 'rate'; .*comm_rate.*topology"):
         make_options({"rate": 1.0})
     assert make_options({"comm_rate": 2.0}).comm_rate == 2.0
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"pairing": "schedule"}, {"pairing": "fifo"}, {"method": "adpsgd"}],
+)
+def test_only_the_handshake_survives_deaths(others):
+    with pytest.raises(ConfigError, match="checkpoints"):
+        WorkerOptions(fault_tolerant=True, **others)

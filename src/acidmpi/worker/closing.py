@@ -1,0 +1,115 @@
+"""The final average of ranks that may die in it.
+
+Nothing is written to the model before all survivors have the result: when one of them
+dies first, the others begin again, with what they had.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acidmpi.mpi.reductions import Comm
+from acidmpi.mpi.survival import Survivors, together
+from acidmpi.worker.final import Spread, mean, spread_of
+from acidmpi.worker.ledger import INTERRUPTED
+from acidmpi.worker.state import RankState, narrow, widen
+
+Array = NDArray[Any]
+Reach = Callable[[str], None]
+
+
+class End(NamedTuple):
+    """What the survivors have found."""
+
+    ranks: tuple[int, ...]
+    """Those who took part."""
+
+    spread: Spread
+    drift: float
+    """What exchanges among them added to the mean of (x + x̃)/2, of a sample."""
+    interrupted: bool
+
+
+class _Means(NamedTuple):
+    drift: Array
+    spread: Spread
+    blocks: list[Array]
+    buffers: list[Array]
+
+
+def average_survivors(
+    comm: Comm, parts: Any, buffers: Sequence[Array], seconds: float, reach: Reach
+) -> End:
+    """Set x, x̃ and `buffers` of every survivor to their mean.
+
+    Args:
+        comm: all ranks, dead ones included.
+        parts: this rank's.
+        buffers: further float arrays.
+        seconds: how long the survivors may let each other wait.
+        reach: called before each part; for drills.
+
+    Raises:
+        DeadlineExceeded: a survivor does not take part.
+    """
+    parts.state.flush()
+
+    def stage(survivors: Survivors) -> _Means:
+        return _means(survivors, parts, buffers, seconds, reach)
+
+    means, ranks = together(comm, stage, seconds)
+    _put(parts.state, buffers, means)
+    drift, checked, interrupted = means.drift
+    scale = checked * means.spread.rms
+    return End(
+        ranks, means.spread, abs(drift) / scale if scale else 0.0, bool(interrupted)
+    )
+
+
+def _means(
+    survivors: Survivors,
+    parts: Any,
+    buffers: Sequence[Array],
+    seconds: float,
+    reach: Reach,
+) -> _Means:
+    comm, ranks = survivors
+    reach("final")
+    exchanger, stopped = parts.exchanger, parts.ledger.flags & INTERRUPTED
+    dead = set(range(parts.pulse.size)) - set(ranks)
+    mine = [exchanger.drift_without(dead), exchanger.checked, stopped]
+    drift = mean(comm, np.array(mine, np.float64), seconds)
+    reach("final")
+    spread, blocks = _mean_of_state(comm, parts.state, seconds)
+    reach("final")
+    return _Means(drift, spread, blocks, [_mean_of(comm, b, seconds) for b in buffers])
+
+
+def _mean_of_state(
+    comm: Comm, state: RankState, seconds: float
+) -> tuple[Spread, list[Array]]:
+    sums, blocks = np.zeros(3), []
+    for chunk in state.blocks:
+        x = state.arrays[chunk.buffer][chunk.start : chunk.stop]
+        half = np.empty_like(x)
+        state.half_sum(chunk, half)
+        wide = widen(x).astype(np.float64)
+        away = wide - mean(comm, wide, seconds)
+        sums += np.array([away @ away, wide @ wide, x.size])
+        blocks.append(narrow(mean(comm, widen(half), seconds), x.dtype))
+    return spread_of(mean(comm, sums, seconds)), blocks
+
+
+def _mean_of(comm: Comm, array: Array, seconds: float) -> Array:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return narrow(mean(comm, widen(flat), seconds), array.dtype).reshape(array.shape)
+
+
+def _put(state: RankState, buffers: Sequence[Array], means: _Means) -> None:
+    for chunk, block in zip(state.blocks, means.blocks, strict=True):
+        state.arrays[chunk.buffer][chunk.start : chunk.stop] = block
+    state.restart()
+    for array, found in zip(buffers, means.buffers, strict=True):
+        array[...] = found

@@ -1,0 +1,120 @@
+"""The communication loop of ranks that go on when others die.
+
+What it adds to `CommunicationLoop`:
+- it hears of deaths, from MPI and from operations that fail, and lets `Survival` act;
+- an exchange whose peer has died ends on this side, and the next one begins;
+- heartbeats and averages travel as messages, because a reduction ends with the first death;
+- all ranks end together by telling each other: who learns that all have ended tells
+  everyone, as its last message, before it leaves. So if one survivor leaves, all will,
+  whoever dies meanwhile.
+"""
+
+from typing import Any
+
+from acidmpi.errors import PeerDied
+from acidmpi.pairing.messages import Kind
+from acidmpi.pairing.wire import BEAT, CALL, END, STOP, TOTAL, Message
+from acidmpi.progress import Deadline, Pace, Steps
+from acidmpi.worker.collecting import Collecting
+from acidmpi.worker.loop import CommunicationLoop
+from acidmpi.worker.muster import Muster
+from acidmpi.worker.survival import Survival
+
+DEEDS = {
+    int(Kind.REQUEST): "it asked rank {} for an exchange",
+    int(Kind.ACCEPT): "it accepted an exchange with rank {}",
+    int(Kind.BUSY): "it was busy when rank {} asked",
+    int(Kind.CONFIRM): "it began an exchange with rank {}",
+    int(Kind.CANCEL): "it called off an exchange with rank {}",
+    STOP: "it told rank {} to stop",
+    BEAT: "it sent its heartbeat to rank {}",
+    TOTAL: "it told rank {} the totals of a heartbeat",
+    CALL: "it asked rank {} for its part of an average",
+    END: "it told rank {} that all have ended",
+}
+
+DONE = "it completed an exchange with rank {}"
+EXCHANGE = "it was in an exchange with rank {}"
+
+
+class MortalLoop(CommunicationLoop):
+    """A `CommunicationLoop` that survives deaths of other ranks.
+
+    Args:
+        survival: takes the dead out.
+        rest: as for `CommunicationLoop`.
+    """
+
+    def __init__(self, *, survival: Survival, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._survival = survival
+        self._membership = survival.membership
+        self._last_heard: set[int] = set()
+        """Ranks whose last message has come."""
+
+    def connect(self, muster: Muster, collecting: Collecting) -> None:
+        """Let these two send and hear messages; to be called once, before the start."""
+        self._muster, self._collecting = muster, collecting
+        muster.send = collecting.send = self._send_load
+
+    def _send_load(self, peer: int, kind: int, load: bytes) -> None:
+        self._wire.send(peer, kind, self._notice(), "", load)
+
+    def _serve(self) -> None:
+        if self._survival.look(self._clock.now()):
+            self._events += 1
+        super()._serve()
+
+    def _exchange(self) -> Steps[None]:
+        peer = self.machine.matched
+        assert peer is not None
+        self._survival.busy = peer
+        self._membership.hear(peer, self._deed(EXCHANGE), self._clock.now())
+        landed = self._exchanger.landed
+        try:
+            yield from super()._exchange()
+        except PeerDied:
+            self._lose(peer, self._exchanger.landed - landed)
+        else:
+            self._survival.exchanged()
+            self._membership.hear(peer, self._deed(DONE), self._clock.now())
+        finally:
+            self._survival.busy = None
+        self._survival.tell_machine()
+
+    def _lose(self, peer: int, landed: int) -> None:
+        """The peer of the exchange at hand has died in it."""
+        lost = self._exchanger.drop()
+        what = f"{landed} chunks kept, {lost} on their way lost"
+        self._membership.hear(
+            peer, f"{self._deed(EXCHANGE)} ({what})", self._clock.now()
+        )
+        self._survival.bury(peer)
+        self._events += 1
+
+    def _hear(self, message: Message) -> None:
+        source, kind, _, _, load = message
+        deed = DEEDS.get(kind)
+        if deed is not None:
+            self._membership.hear(source, self._deed(deed), self._clock.now())
+        if kind in (BEAT, TOTAL):
+            self._muster.hear(source, kind, load)
+        elif kind == CALL:
+            self._collecting.hear(source, load)
+        elif kind == END:
+            self._last_heard.add(source)
+        super()._hear(message._replace(kind=STOP) if kind >= END else message)
+
+    def _deed(self, text: str) -> str:
+        return text.format(self._membership.rank)
+
+    def _drain(self) -> Steps[None]:
+        """Tell everyone that all have ended; wait until everyone has said so."""
+        membership = self._membership
+        for peer in membership.others:
+            self._wire.send(peer, END, self._notice())
+        deadline = Deadline(self._deadline_seconds, self._clock, "the end of all ranks")
+        while not (self._last_heard.issuperset(membership.others) and self._wire.quiet):
+            deadline.check()
+            yield Pace.POLL
+        self._wire.close()
