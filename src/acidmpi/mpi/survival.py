@@ -13,6 +13,7 @@ died, and `Ishrink`, which Open MPI 5.0.11 ends with an internal error.
 """
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -222,3 +223,14 @@ def _polite(call: Callable[[], T], seconds: float) -> T:
             "(raise `deadline_seconds` if ranks are that slow)"
         )
     return results[0]
+
+
+def end_within(seconds: int) -> None:
+    """Bound what is left of this process, the end of MPI above all.
+
+    `MPI_Finalize` waits for all ranks; when one dies in it, the others would wait for
+    ever. After so many seconds this process is ended by SIGALRM, which a launcher that
+    survives deaths takes for one more of them: call it when all is done and written.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(seconds)
