@@ -10,6 +10,7 @@ from acidmpi.errors import (
     AcidError,
     ConfigError,
     DeadlineExceeded,
+    PeerDied,
     PeerFailed,
     RemoteError,
     TopologyError,
@@ -20,7 +21,7 @@ FAMILY = [
     for _, kind in inspect.getmembers(errors, inspect.isclass)
     if kind.__module__ == errors.__name__
 ]
-OTHERS = [kind for kind in FAMILY if kind not in (PeerFailed, RemoteError)]
+OTHERS = [kind for kind in FAMILY if kind not in (PeerDied, PeerFailed, RemoteError)]
 
 
 @pytest.mark.parametrize("kind", FAMILY)
@@ -53,7 +54,16 @@ def test_a_remote_error_tells_rank_and_text():
     assert str(error) == "rank 2 failed: no space left"
 
 
-@pytest.mark.parametrize("error", [PeerFailed(3, "a chunk"), RemoteError(2, "text")])
+def test_a_death_names_who_died_where_that_is_known():
+    text = "has died while this one waited for a chunk"
+    assert str(PeerDied(3, "a chunk")) == f"rank 3 {text}"
+    assert str(PeerDied(-1, "a chunk")) == f"a rank {text}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PeerFailed(3, "a chunk"), PeerDied(3, "a chunk"), RemoteError(2, "text")],
+)
 def test_errors_survive_the_way_to_another_rank(error):
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)

@@ -322,8 +322,6 @@ class CommunicationLoop:
         for peer, kind in messages:
             if kind in (REQUEST, ACCEPT):
                 self._offered[peer] = notice.alpha_tilde
-            if kind == ACCEPT:
-                self._asked_seconds = self._clock.now()
             self._wire.send(peer, kind, notice)
 
     def _notice(self) -> Notice:

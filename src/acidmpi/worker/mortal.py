@@ -103,7 +103,7 @@ class MortalLoop(CommunicationLoop):
             self._collecting.hear(source, load)
         elif kind == END:
             self._last_heard.add(source)
-        super()._hear(message._replace(kind=STOP) if kind >= END else message)
+        super()._hear(message._replace(kind=STOP) if END <= kind <= CALL else message)
 
     def _deed(self, text: str) -> str:
         return text.format(self._membership.rank)
@@ -113,7 +113,8 @@ class MortalLoop(CommunicationLoop):
         membership = self._membership
         for peer in membership.others:
             self._wire.send(peer, END, self._notice())
-        deadline = Deadline(self._deadline_seconds, self._clock, "the end of all ranks")
+        seconds = self.limits.deadline_seconds
+        deadline = Deadline(seconds, self._clock, "the end of all ranks")
         while not (self._last_heard.issuperset(membership.others) and self._wire.quiet):
             deadline.check()
             yield Pace.POLL

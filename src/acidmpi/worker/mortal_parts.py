@@ -8,7 +8,7 @@ from acidmpi.dynamics.coefficients import BASELINE, Coefficients, acid_coefficie
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import Node
 from acidmpi.mpi.survival import Failures, is_death
-from acidmpi.pairing.wire import LARGEST_TEXT_BYTES, Wire
+from acidmpi.pairing.wire import LARGEST_TEXT_BYTES, MortalWire, Wire
 from acidmpi.telemetry.heartbeat import Heartbeat
 from acidmpi.worker.averaging import Averaging
 from acidmpi.worker.collecting import Collecting
@@ -33,7 +33,7 @@ def make_wire(
     if not options.fault_tolerant:
         return Wire(comms.control)
     most = max(LARGEST_TEXT_BYTES, 8 * (Pulse.length(comms.control.size) + 1))
-    return Wire(comms.control, most, is_death, dead)
+    return MortalWire(comms.control, most, is_death, dead)
 
 
 def make_averaging(
