@@ -205,10 +205,11 @@ class MortalWire(Wire):
         return False
 
     def _taken(self, request: MPI.Request) -> bool:
-        taken = True
-        with self._forgiving():
-            taken = request.Test()
-        return taken
+        try:
+            return request.Test()
+        except MPI.Exception as error:
+            self._forgive(error)
+            return True
 
     @contextmanager
     def _forgiving(self) -> Iterator[None]:
@@ -216,6 +217,9 @@ class MortalWire(Wire):
         try:
             yield
         except MPI.Exception as error:
-            if not self._is_death(error):
-                raise
-            self._comm.Ack_failed(self._comm.size)
+            self._forgive(error)
+
+    def _forgive(self, error: MPI.Exception) -> None:
+        if not self._is_death(error):
+            raise error
+        self._comm.Ack_failed(self._comm.size)
