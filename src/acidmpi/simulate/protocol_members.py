@@ -12,21 +12,18 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from acidmpi.dynamics.arrivals import PoissonArrivals
 from acidmpi.dynamics.coefficients import BASELINE, Coefficients, acid_coefficients
 from acidmpi.errors import ConfigError
 from acidmpi.kernels import load
-from acidmpi.pairing.events import meetings_of
-from acidmpi.pairing.fifo import FifoMachine
-from acidmpi.pairing.handshake import HandshakeMachine
 from acidmpi.pairing.machine import Machine
 from acidmpi.pairing.schedule import ScheduleMachine
 from acidmpi.simulate.network import EventQueue, GradientTimes, Network
 from acidmpi.topology.graph import Topology
 from acidmpi.topology.spectrum import Spectrum, spectrum
-from acidmpi.worker.demand import Demand, PoissonDemand, ScheduledDemand
+from acidmpi.worker.demand import Demand
 from acidmpi.worker.ledger import Ledger
-from acidmpi.worker.options import MAX_LAG
+from acidmpi.worker.options import MAX_LAG, Pairing, WorkerOptions
+from acidmpi.worker.partners import make_pairing
 from acidmpi.worker.state import RankState
 from acidmpi.worker.tally import Tally
 from acidmpi.worker.units import WallUnits
@@ -47,7 +44,7 @@ class ProtocolOptions:
     topology: Topology
     method: Literal["a2cid2", "async"] = "a2cid2"
     comm_rate: float = 1.0
-    pairing: Literal["handshake", "schedule", "fifo"] = "handshake"
+    pairing: Pairing = "handshake"
     max_lag: int | None = MAX_LAG
     safety: float = 1.0
     network: Network = field(default_factory=Network)
@@ -103,20 +100,15 @@ class Member(NamedTuple):
     tally: Tally
     machine: Machine
     demand: Demand
-    arrivals: PoissonArrivals | None
-    """None where a schedule says when exchanges are due."""
 
     def seconds_to_due(self) -> float:
-        """Until the next exchange becomes due by itself; infinite without a unit."""
+        """A bound on how long no exchange becomes due; infinite without a unit."""
         unit = self.units.unit_seconds
         if unit is None:
             return math.inf
-        if self.arrivals is not None:
-            when = self.arrivals.next_time
-        else:
-            assert isinstance(self.machine, ScheduleMachine)
-            when = self.machine.next_time
-        return max(0.0, (when - self.units.now()) * unit)
+        if isinstance(self.machine, ScheduleMachine):
+            return max(0.0, (self.machine.next_time - self.units.now()) * unit)
+        return self.demand.seconds_to_next()
 
     def read(self) -> Floats:
         """A copy of x, mixed to this moment."""
@@ -149,39 +141,25 @@ def make_member(
     units = WallUnits(clock, options.unit_seconds)
     ledger = Ledger(rank, options.topology.size, None)
     state = RankState([x], load("reference"), units, options.method == "a2cid2", ration)
-    machine, demand, arrivals = _pairing(rank, options, units, ledger)
+    chosen = _worker_options(options)
+    machine, demand = make_pairing(
+        chosen, options.topology, rank, units, ledger, active=None
+    )
     if options.saturated:
         _never_served(demand)
     tally = Tally(options.topology.size)
-    return Member(rank, x, state, units, ledger, tally, machine, demand, arrivals)
+    return Member(rank, x, state, units, ledger, tally, machine, demand)
 
 
-def _pairing(
-    rank: int, options: ProtocolOptions, units: WallUnits, ledger: Ledger
-) -> tuple[Machine, Demand, PoissonArrivals | None]:
-    topology, seed = options.topology, options.seed
-    neighbours = topology.neighbours(rank)
-    if options.pairing == "schedule":
-        lists = [meetings_of(rank, topology, options.comm_rate, seed) for _ in "ab"]
-        scheduled = ScheduledDemand(lists[1], units)
-        return ScheduleMachine(neighbours, lists[0]), scheduled, None
-    rate = topology.start_rate(rank, options.comm_rate)
-    machine: Machine
-    if options.pairing == "fifo":
-        rate *= 2  # both ends of a match were due, and both count it
-        machine = FifoMachine(rank, neighbours)
-    else:
-        chance = np.random.default_rng([seed, rank, 0])
-        weights = topology.edge_weights(rank)
-        machine = HandshakeMachine(rank, neighbours, weights, chance)
-    arrivals = PoissonArrivals(rate, np.random.default_rng([seed, rank, 1]))
-    limit = MAX_LAG if options.max_lag is None else options.max_lag
-    demand = PoissonDemand(arrivals, units, lambda: _lag(ledger, options), limit / 2)
-    return machine, demand, arrivals
-
-
-def _lag(ledger: Ledger, options: ProtocolOptions) -> float:
-    return ledger.lag(options.comm_rate)
+def _worker_options(options: ProtocolOptions) -> WorkerOptions:
+    return WorkerOptions(
+        comm_rate=options.comm_rate,
+        method=options.method,
+        pairing=options.pairing,
+        max_lag=options.max_lag,
+        safety=options.safety,
+        seed=options.seed,
+    )
 
 
 def _never_served(demand: Any) -> None:
