@@ -15,7 +15,7 @@ import pytest
 from acidmpi.pairing.confirmed import ConfirmedMachine
 from acidmpi.pairing.handshake import HandshakeMachine
 from acidmpi.pairing.messages import Kind
-from acidmpi.topology import make_topology
+from acidmpi.topology import make_topology, repaired
 
 
 class Cost(NamedTuple):
@@ -70,6 +70,7 @@ class Simulation:
         self.hold = [0.0 for _ in ranks]
         self.busy = [False for _ in ranks]
         self.previous = [None for _ in ranks]
+        self.turn = [0 for _ in ranks]
         self.messages = self.matches = self.repeated = 0
         self.ended = [[] for _ in ranks]
         self.lags = []
@@ -144,6 +145,7 @@ class Simulation:
     def begin(self, time, rank, machine):
         peer = machine.matched
         self.busy[rank] = True
+        self.turn[rank] += 1
         self.matches += 1
         self.repeated += self.previous[rank] == peer and len(machine.neighbours) > 1
         self.previous[rank] = peer
@@ -151,9 +153,12 @@ class Simulation:
         if self.busy[peer] and self.machines[peer].matched == rank:
             over = time + self.chance.gamma(self.shape, 1 / self.shape)
             for end in (rank, peer):
-                self.later(over + self.latency * self.chance.random(), self.end, end)
+                late = self.latency * self.chance.random()
+                self.later(over + late, self.end, end, self.turn[end])
 
-    def end(self, time, rank):
+    def end(self, time, rank, turn):
+        if turn != self.turn[rank]:
+            return  # a death has cut it short
         machine = self.machines[rank]
         self.busy[rank] = False
         self.ended[rank].append(time)
@@ -261,3 +266,84 @@ def test_a_silent_rank_holds_up_nobody_and_is_used_again(name):
 def test_planted_fault_without_setting_aside_neighbours_wait_with_it():
     counts, _ = others_rate("ring", aside_after=np.inf)
     assert counts[1].min() == 0
+
+
+class MortalSimulation(Simulation):
+    """Ranks die at given moments; the others hear of it at different ones, and repair.
+
+    Args:
+        topology: before any death.
+        deaths: rank and moment of each.
+        news: longest time from a death to the news.
+    """
+
+    def __init__(self, topology, deaths, news, **options):
+        self.dead = set()
+        super().__init__(topology, 0.05, 4, kind=ConfirmedMachine, **options)
+        self.whole = topology
+        self.known = [set() for _ in self.machines]
+        for rank, moment in deaths:
+            self.later(moment, self.die, rank, news)
+
+    def later(self, time, call, *args):
+        def unless_dead(time, rank, *rest):
+            if rank not in self.dead:
+                call(time, rank, *rest)
+
+        super().later(time, unless_dead, *args)
+
+    def die(self, time, rank, news):
+        self.dead.add(rank)
+        for other, machine in enumerate(self.machines):
+            self.turn[other] += machine.matched == rank
+            self.later(time + news * self.chance.random(), self.mourn, other, rank)
+
+    def mourn(self, time, rank, dead):
+        machine = self.machines[rank]
+        if machine.matched == dead:
+            self.busy[rank] = False
+        machine.remove(dead)
+        self.known[rank].add(dead)
+        graph = repaired(self.whole, self.known[rank])
+        machine.rewire(graph.neighbours(rank), graph.edge_weights(rank))
+        self.act(time, rank)
+
+    def begin(self, time, rank, machine):
+        if machine.matched in self.dead:
+            self.busy[rank] = True
+        else:
+            super().begin(time, rank, machine)
+
+
+@pytest.mark.parametrize("name", ["ring", "torus", "random-regular:3"])
+@pytest.mark.parametrize("deaths", [1, 16, 29])
+def test_survivors_keep_the_asked_rate_on_the_repaired_graph(name, deaths):
+    chance = np.random.default_rng([deaths, len(name)])
+    dying = chance.choice(32, deaths, replace=False).tolist()
+    moments = chance.uniform(50, 100, deaths).tolist()
+    check_survivors(name, 32, zip(dying, moments, strict=True))
+
+
+def test_survivors_of_a_centre_keep_the_asked_rate():
+    check_survivors("star", 8, [(0, 60.0)])
+
+
+def check_survivors(name, size, deaths):
+    topology = make_topology(name, size)
+    run = MortalSimulation(topology, deaths, news=3.0, start_rate=0.1)
+    run.run(1150)
+    alive = [rank for rank in range(size) if rank not in run.dead]
+    assert all(run.known[rank] == run.dead for rank in alive)
+    late = [sum(time > 150 for time in run.ended[rank]) / 1000 for rank in alive]
+    assert np.mean(late) == pytest.approx(0.2, rel=0.15)
+    assert min(late) > 0.05
+
+
+def test_planted_fault_survivors_that_keep_their_old_neighbours_stand_still(
+    monkeypatch,
+):
+    monkeypatch.setattr(ConfirmedMachine, "rewire", lambda *_: None)
+    star = make_topology("star", 16)
+    run = MortalSimulation(star, [(0, 50.0)], news=3.0, start_rate=0.1)
+    run.run(300)
+    assert max(max(run.ended[rank], default=0) for rank in range(1, 16)) < 60
