@@ -106,6 +106,7 @@ class SynchronousCourse:
         self._reason: StopReason = "failed"
         self._average: Average | None = None
         self._distance: float | None = None
+        """Estimated in pulses, exact from the final average on."""
 
     def hold(self, counting: Any) -> None:
         """Close this, too, at the end, before what was held earlier; count what it sends.
@@ -284,6 +285,7 @@ class SynchronousCourse:
         self._mean_over_ranks([told])
         heard = self._news.hear(told)
         self._stopping = self._pulse.hear(heard.pulse, self._steps)
+        self._distance = heard.distance
         if self._metrics is not None:
             figures = self._steps * self._size, self._rate(), heard.distance
             self._metrics.heartbeat(*self._stamp(), *figures)

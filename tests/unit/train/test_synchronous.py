@@ -267,6 +267,15 @@ def test_a_complaint_is_heard_with_a_pulse_too():
     assert (course.told, course.clean) == (True, True)
 
 
+def test_the_distance_is_known_from_the_first_pulse_on():
+    course = make_course(total=100 * SIZE, parameters=[np.array([4.0, 0.0])])
+    assert course.statistics().consensus_distance is None
+    go(course, 1)
+    # The other ranks' sketches, squares included, are zeros.
+    assert course.statistics().consensus_distance == pytest.approx(16 / 4 - 1)
+    assert course._metrics.lines[-1][-1] == pytest.approx(16 / 4 - 1)
+
+
 def test_exchanges_are_counted_and_recorded_for_each_peer():
     course = make_course(total=100 * SIZE)
     course.exchanged((1, 3), 80, 0.25)
