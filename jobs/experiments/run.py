@@ -13,11 +13,13 @@ DIR/report. matrix.py tells what a FILE may have.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "jobs" / "benchmarks"))  # how rows are spread and started
@@ -43,10 +45,15 @@ SHAPED = str(ROOT / "jobs" / "local" / "shaped_network.sh")
 SBATCH = str(ROOT / "jobs" / "slurm" / "experiments.sbatch")
 INTERRUPTED_STATUS = 130
 
+LAST_WORDS_SECONDS = 60.0
+"""How long a run that is asked to end may take for it."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command: 0 when all is there, 1 when runs are missing, 2 for a mistake."""
     options = _parse(arguments)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _interrupt)
     try:
         return Driver(read_matrix(options.file), options).act()
     except KeyboardInterrupt:
@@ -146,16 +153,9 @@ class Driver:
             (folder / NOTES).write_text(f'network = "{experiment.network}"\n')
         began = time.monotonic()
         with (folder / LOG).open("wb") as log:
-            done = subprocess.run(
-                words,
-                env={**os.environ, **settings},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
+            status = _status(words, {**os.environ, **settings}, log)
             seconds = time.monotonic() - began
-            log.write(f"\nstatus {done.returncode} after {seconds:.0f} s\n".encode())
+            log.write(f"\nstatus {status} after {seconds:.0f} s\n".encode())
 
     def _told(self, experiment: Experiment) -> str:
         folder = self._results / experiment.name
@@ -211,6 +211,30 @@ class Driver:
             needs = task_defaults(task).needs_data_dir and not self._options.report
             if needs and self._options.data_dir is None:
                 raise ConfigError(f"task {task} needs data, got no --data-dir")
+
+
+def _status(words: list[str], environment: dict[str, str], log: IO[bytes]) -> int:
+    """Run a command to its end; when this one is to end first, ask it to end too."""
+    with subprocess.Popen(
+        words,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(LAST_WORDS_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _chosen(experiments: list[Experiment], index: int | None) -> list[Experiment]:

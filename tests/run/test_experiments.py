@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,17 +100,23 @@ def test_a_mistake_in_a_file_is_told(tmp_path, text, said):
         matrix_of(text, tmp_path)
 
 
-def experiments(*arguments, **more):
-    return subprocess.run(
+def start(*arguments, **more):
+    return subprocess.Popen(
         [sys.executable, FOLDER / "run.py", *arguments],
         env=mpirun.environment()
         | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
         | more,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=100,
         cwd=ROOT,
     )
+
+
+def experiments(*arguments, **more):
+    with start(*arguments, **more) as process:
+        said, told = process.communicate(timeout=100)
+    return subprocess.CompletedProcess(arguments, process.returncode, said, told)
 
 
 SMALL = """
@@ -139,6 +146,25 @@ def test_what_finished_is_not_run_again_and_what_failed_is_named(tmp_path):
     assert again.returncode == 0, again.stdout + again.stderr
     assert "2 runs, 1 done before" in again.stdout
     assert json.loads((results / "good-seed0" / "summary.json").read_text()) == written
+
+
+def test_an_interruption_ends_the_run_in_good_order(tmp_path):
+    path, results = tmp_path / "long.toml", tmp_path / "results"
+    path.write_text(
+        '[defaults]\ntask = "quadratic"\nepochs = 1e6\n[[rows]]\nname = "a"\n'
+    )
+    with start(path, "--results", results) as driver:
+        metrics = results / "a-seed0" / "metrics-1.jsonl"
+        for _ in range(600):
+            if metrics.exists() and metrics.stat().st_size:
+                break
+            time.sleep(0.1)
+        driver.terminate()
+        said, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, said
+    assert "the same command goes on from here" in said
+    summary = json.loads((results / "a-seed0" / "summary.json").read_text())
+    assert summary["stop_reason"] == "interrupted"
 
 
 def test_arrays_of_slurm_hold_what_is_missing_by_ranks(tmp_path):

@@ -16,7 +16,7 @@ OPTIONS = options_of(TrainConfig)
 NAMES = [option.name for option in OPTIONS]
 
 WRONG = {
-    "task": ["imagenet", "", 3, None],
+    "task": ["svhn", "", 3, None],
     "model": ["", 3, True],
     "method": ["dpsgd", None],
     "compression": ["", None, 3],
