@@ -96,6 +96,9 @@ class ProtocolConfig:
     gigabits_per_second: Annotated[float | None, above(0)] = None
     """What passes a link in each direction; none: any amount at once."""
 
+    links: Path | None = None
+    """File of edges that differ: lines `i j latency_seconds gigabits_per_second`."""
+
     parameters: Annotated[int | None, at_least(1)] = None
     """Numbers of 4 bytes that an exchange sends each way; by default those that are
     simulated. A large model's traffic can so be put beside a small one's loss."""
@@ -105,6 +108,9 @@ class ProtocolConfig:
 
     saturated: bool = False
     """Let an exchange be due all the time, to see what pairing costs."""
+
+    figure: bool = False
+    """Draw consensus.png, the distance over time, into the run's folder."""
 
     output: Path | None = None
     """The run's folder; by default runs/WORKLOAD-METHOD-TIME."""

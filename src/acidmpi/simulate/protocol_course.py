@@ -1,14 +1,17 @@
 """`python -m acidmpi.simulate protocol`: ranks with the real protocol, some seeds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TextIO
 
 import numpy as np
 
 from acidmpi.config.protocol import ProtocolConfig
+from acidmpi.simulate.links import read_links
 from acidmpi.simulate.network import GradientTimes, Link, Network
 from acidmpi.simulate.outcome import Outcome, RankTotals, Sample, floor_of, median
+from acidmpi.simulate.pictures import check_figure, draw_distances
 from acidmpi.simulate.protocol import Counts, Moment, ProtocolSimulation
 from acidmpi.simulate.protocol_members import ProtocolOptions
 from acidmpi.simulate.records import finish_records, keep
@@ -54,6 +57,7 @@ def run(config: ProtocolConfig, out: TextIO) -> None:
         DataError: a folder that cannot be written.
     """
     protocol_options(config, config.seed)  # refuse before a folder is made
+    check_figure(config.figure, config.output, named=False)
     name, now = f"{config.workload}-{config.method}", datetime.now()
     top = folder.create(config.output, name, config.overwrite, now)
     found: list[tuple[Outcome, Counts]] = []
@@ -61,12 +65,16 @@ def run(config: ProtocolConfig, out: TextIO) -> None:
         place = top
         if config.seeds > 1:
             place = folder.create(top.path / f"seed-{seed}", "", True, now)
-        folder.write_config(place, config)
+        one = replace(config, seed=seed, seeds=1, output=place.path)
+        folder.write_config(place, one)
         outcome, counts = simulate(config, seed)
         with MetricsWriter(place.metrics(0)) as metrics:
             finish_records(outcome, metrics)
         keep(place, config.ideal(), outcome)
         found.append((outcome, counts))
+    if config.figure:
+        lines = [(config.method, [outcome for outcome, _ in found])]
+        draw_distances(lines, [None], _title(config), top.path / "consensus.png")
     print(table(_rows(config, found)), file=out)
     print(f"folder  {top.path}", file=out, flush=True)
 
@@ -88,6 +96,7 @@ def protocol_options(config: ProtocolConfig, seed: int) -> ProtocolOptions:
         stragglers=slow,
     )
     link = Link(config.latency_seconds, config.bytes_per_second)
+    links = {} if config.links is None else read_links(config.links, config.ranks)
     return ProtocolOptions(
         topology=make_topology(config.topology, config.ranks, config.seed),
         method=config.method,
@@ -95,7 +104,7 @@ def protocol_options(config: ProtocolConfig, seed: int) -> ProtocolOptions:
         pairing=config.pairing,
         max_lag=config.max_lag,
         safety=config.safety,
-        network=Network(link, spread=config.latency_spread),
+        network=Network(link, links, spread=config.latency_spread),
         gradients=None if averaging else times,
         unit_seconds=config.gradient_seconds if averaging else None,
         message_bytes=BYTES * (config.parameters or config.dimension),
@@ -183,8 +192,7 @@ def _rows(config: ProtocolConfig, found: Sequence[tuple[Outcome, Counts]]) -> li
     asked = "always due" if config.saturated else number(config.comm_rate)
     rows: list[Row] = [
         (
-            f"{config.workload}, {config.method}, {config.ranks} ranks, "
-            f"{config.topology}, {config.pairing}",
+            _title(config),
             "asked",
             "measured",
         ),
@@ -209,6 +217,13 @@ def _rows(config: ProtocolConfig, found: Sequence[tuple[Outcome, Counts]]) -> li
         ("test loss", "", number(median([s.test_loss for s in last]))),
         ("test accuracy", "", number(median([s.test_accuracy for s in last]))),
     ]
+
+
+def _title(config: ProtocolConfig) -> str:
+    return (
+        f"{config.workload}, {config.method}, {config.ranks} ranks, "
+        f"{config.topology}, {config.pairing}"
+    )
 
 
 def _of(counts: Sequence[Counts], name: str) -> str:

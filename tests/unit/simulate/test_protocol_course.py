@@ -38,6 +38,47 @@ def test_several_seeds_lie_side_by_side(tmp_path):
     assert (tmp_path / "r" / "seed-1" / "summary.json").exists()
 
 
+def test_a_link_of_its_own_is_slow(tmp_path, capsys):
+    links = tmp_path / "links"
+    links.write_text("# a long way\n1 0 0.2 inf\n")
+    chosen = [*SHORT, "--topology", "path", "--pairing", "schedule", "--ranks", "3"]
+    distances = []
+    for extra in ([], ["--links", str(links)]):
+        place = tmp_path / f"r{len(extra)}"
+        assert main(["protocol", *chosen, *extra, "--output", str(place)]) == 0
+        distances.append(
+            json.loads((place / "summary.json").read_text())["consensus_distance"]
+        )
+    assert distances[1] > 2 * distances[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("0 1 fast 1", "links:1: a link is"),
+        ("0 1 0.1", "links:1: a link is"),
+        ("0 9 0.1 1", "ranks 0..3, got 0 and 9"),
+        ("1 1 0.1 1", "got 1 and 1"),
+        ("0 1 0.1 0", "must carry something"),
+        ("0 1 -1 1", "latency"),
+    ],
+)
+def test_a_link_that_cannot_be_is_one_line(line, text, tmp_path, capsys):
+    links = tmp_path / "links"
+    links.write_text(line)
+    arguments = ["protocol", *SHORT, "--links", str(links)]
+    assert main([*arguments, "--output", str(tmp_path / "r")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert text in said
+
+
+def test_a_figure_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    assert main(["protocol", *SHORT, "--figure", "--output", str(tmp_path / "r")]) == 0
+    assert (tmp_path / "r" / "consensus.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

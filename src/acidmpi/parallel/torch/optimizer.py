@@ -244,9 +244,7 @@ class DistributedOptimizer(Optimizer):
         With a compressor that keeps residuals every rank has to save its own, or rank 0
         that of `gather_state_dict`.
         """
-        mine = checkpoints.entry(
-            self.synchroniser.sections, lambda a: [a.state_dict()]
-        )
+        mine = checkpoints.entry(self.synchroniser.sections, lambda a: [a.state_dict()])
         return super().state_dict() | {checkpoints.KEY: mine}
 
     def gather_state_dict(self) -> dict[str, Any]:
