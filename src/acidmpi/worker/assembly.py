@@ -209,7 +209,7 @@ def assemble(
         deadline_seconds=options.deadline_seconds,
         hot_seconds=hot,
     )
-    attach_faults(drill, wire, exchanger, pulse, averaging)
+    attach_faults(drill, wire, exchanger, pulse, averaging, survival)
     driver = _driver(options, loop, ledger, node, comms.control)
     return Parts(
         graph=graph,

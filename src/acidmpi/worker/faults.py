@@ -13,7 +13,12 @@ EVENT_OF_KIND = {
 
 
 def attach_faults(
-    drill: Drill, wire: Any, exchanger: Any, pulse: Any, averaging: Any
+    drill: Drill,
+    wire: Any,
+    exchanger: Any,
+    pulse: Any,
+    averaging: Any,
+    survival: Any = None,
 ) -> None:
     """Replace the functions of one rank at which something is planned."""
     drill.attach(exchanger, "exchange", "exchange")
@@ -21,6 +26,8 @@ def attach_faults(
     drill.attach(pulse, "_contribution", "heartbeat")
     drill.attach(averaging, "_begin", "average")
     drill.attach(wire, "send", "message")
+    if survival is not None:
+        drill.attach(survival, "_mend", "recovery")
     if drill.plans("request") or drill.plans("answer"):
         _attach_to_questions(drill, wire)
 

@@ -96,6 +96,7 @@ def make_loop(
     survival.changed = pulse.rewire
     loop = MortalLoop(survival=survival, **parts)
     loop.connect(pulse.heartbeat, averaging)
+    loop.watchdog.dead = membership.dead
     return survival, loop
 
 
