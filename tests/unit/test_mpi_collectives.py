@@ -21,6 +21,7 @@ from acidmpi.mpi.collectives import (
     describe,
 )
 from acidmpi.mpi.reductions import start_broadcast, start_sum, start_sum_at_root
+from acidmpi.progress.limits import Limits
 
 COMM = MPI.COMM_SELF
 SECONDS = 10.0
@@ -36,6 +37,24 @@ class Stuck:
 def test_a_wait_meets_its_deadline_and_says_for_what():
     with pytest.raises(DeadlineExceeded, match=r"0.01 s in a test of waiting"):
         complete(Stuck(), 0.01, "a test of waiting")
+
+
+def test_a_long_wait_is_told_now_and_then(monkeypatch, caplog):
+    monkeypatch.setattr(collectives, "SHORTEST", 0.01)
+    monkeypatch.setattr(Limits, "stall_seconds", 0.02)
+    with pytest.raises(DeadlineExceeded):
+        complete(Stuck(), 0.2, "a test of waiting")
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0].startswith(
+        "rank 0 has waited 0.02 s for a test of waiting; some rank"
+    )
+    assert 2 <= len(told) <= 3
+
+
+def test_a_short_wait_is_not(caplog):
+    with pytest.raises(DeadlineExceeded):
+        complete(Stuck(), 0.2, "a test of waiting")
+    assert caplog.records == []
 
 
 def test_an_operation_given_up_keeps_its_buffers():

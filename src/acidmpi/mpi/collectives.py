@@ -3,6 +3,7 @@
 Every function here is collective over `comm` and must be called by all its ranks.
 """
 
+import logging
 import pickle
 import time
 from collections import Counter
@@ -16,6 +17,8 @@ from mpi4py import MPI
 from acidmpi.clocks import WallClock
 from acidmpi.errors import AcidError, DisagreementError, RemoteError
 from acidmpi.progress import Backoff, Deadline
+from acidmpi.progress.limits import SHORTEST_STALL_SECONDS as SHORTEST
+from acidmpi.progress.limits import Limits
 
 SHORTEST_SLEEP_SECONDS = 20e-6
 LONGEST_SLEEP_SECONDS = 5e-3
@@ -49,7 +52,7 @@ def watching(check: Callable[[], None]) -> Iterator[None]:
 
 
 def complete(request: MPI.Request, seconds: float, what: str) -> None:
-    """Wait for `request` politely.
+    """Wait for `request` politely; a wait that gets long is told.
 
     Args:
         request: a non-blocking operation.
@@ -60,16 +63,31 @@ def complete(request: MPI.Request, seconds: float, what: str) -> None:
         DeadlineExceeded: it took longer.
     """
     deadline = Deadline(seconds, WallClock(), what)
+    stall = Deadline(max(Limits(seconds).stall_seconds, SHORTEST), WallClock(), what)
     backoff = Backoff(SHORTEST_SLEEP_SECONDS, LONGEST_SLEEP_SECONDS, GROWTH)
     try:
         while not any(request.Test() for _ in range(LOOKS)):
             deadline.check()
+            if stall.passed:
+                stall = _tell_stall(stall, what)
             for check in _watches[-1:]:
                 check()
             time.sleep(backoff.next())
     except BaseException:
         _GIVEN_UP.append(request)
         raise
+
+
+def _tell_stall(stall: Deadline, what: str) -> Deadline:
+    """Say that a wait is long; returns when to say so again, after twice the time.
+
+    Two ranks do it: if one of them is the one that does not come, the other one will.
+    """
+    rank = MPI.COMM_WORLD.rank
+    if rank < 2:
+        text = "acidmpi: rank %d has waited %g s for %s; some rank has not come yet"
+        logging.getLogger("acidmpi").warning(text, rank, stall.seconds, what)
+    return Deadline(2 * stall.seconds, WallClock(), what)
 
 
 def allgather(comm: MPI.Comm, value: Any, seconds: float, what: str) -> list[Any]:

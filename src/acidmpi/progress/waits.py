@@ -68,7 +68,8 @@ class Deadline:
     """
 
     def __init__(self, seconds: float, clock: Clock, what: str) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
+        """How long it may take."""
         self._clock = clock
         self._what = what
         self._end = clock.now() + seconds
@@ -80,13 +81,13 @@ class Deadline:
 
     def renew(self) -> None:
         """Something moved: allow the full time again."""
-        self._end = self._clock.now() + self._seconds
+        self._end = self._clock.now() + self.seconds
 
     def check(self) -> None:
         """Raise `DeadlineExceeded` once the moment is over."""
         if self.passed:
             raise DeadlineExceeded(
-                f"no progress for {self._seconds:g} s in {self._what}; a rank has died or "
+                f"no progress for {self.seconds:g} s in {self._what}; a rank has died or "
                 "stands still (raise `deadline_seconds` if ranks are that slow)"
             )
 
