@@ -46,7 +46,7 @@ def test_a_long_wait_is_told_now_and_then(monkeypatch, caplog):
         complete(Stuck(), 0.2, "a test of waiting")
     told = [record.getMessage() for record in caplog.records]
     assert told[0].startswith(
-        "rank 0 has waited 0.02 s for a test of waiting; some rank"
+        "acidmpi: rank 0 has waited 0.02 s for a test of waiting; some"
     )
     assert 2 <= len(told) <= 3
 

@@ -220,4 +220,6 @@ class Watchdog:
 
 def _log(picture: Picture) -> None:
     """Standard error, unless the program has arranged its logging otherwise."""
-    logging.getLogger("acidmpi").warning("acidmpi: stall: " + "\n".join(picture.lines()))
+    logging.getLogger("acidmpi").warning(
+        "acidmpi: stall: " + "\n".join(picture.lines())
+    )
