@@ -30,7 +30,8 @@ def test_an_earlier_run_is_not_overwritten(tmp_path, left):
 
 
 def test_overwrite_removes_the_files_of_the_earlier_run_and_no_others(tmp_path):
-    for name in ("summary.json", "config.toml", "metrics-9.jsonl", "notes.txt"):
+    ours = ("summary.json", "config.toml", "metrics-9.jsonl", "stalls.json")
+    for name in (*ours, "notes.txt"):
         (tmp_path / name).write_text("old")
     create(TrainConfig(output=tmp_path, overwrite=True), NOON)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
