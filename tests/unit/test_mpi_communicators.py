@@ -20,13 +20,23 @@ def test_only_communicators_are_accepted(bad):
 
 def test_each_purpose_has_its_own_duplicate():
     comms = Communicators.open(MPI.COMM_SELF, SECONDS)
-    each = [getattr(comms, purpose) for purpose in PURPOSES]
-    for purpose, comm in zip(PURPOSES, each, strict=True):
+    purposes = ("collective", *PURPOSES)
+    each = [getattr(comms, purpose) for purpose in purposes]
+    for purpose, comm in zip(purposes, each, strict=True):
         assert MPI.Comm.Compare(comm, MPI.COMM_SELF) == MPI.CONGRUENT
         assert comm.Get_name().startswith(f"acidmpi.{purpose}")
         assert comm.Get_errhandler() == MPI.ERRORS_RETURN
     comms.close()
     assert all(comm == MPI.COMM_NULL for comm in each)
+
+
+@pytest.mark.parametrize("asked", [[], ["control"], ["control", "heartbeat"]])
+def test_nothing_is_duplicated_that_was_not_asked_for(asked):
+    comms = Communicators.open(MPI.COMM_SELF, SECONDS, asked)
+    assert comms.collective != MPI.COMM_NULL
+    for purpose in PURPOSES:
+        assert (getattr(comms, purpose) != MPI.COMM_NULL) == (purpose in asked)
+    comms.close()
 
 
 def test_two_sets_have_two_names():

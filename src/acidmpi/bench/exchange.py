@@ -39,7 +39,7 @@ def run(options: ExchangeOptions, comm: MPI.Comm) -> list[Figure]:
     """Time the exchange and its rivals, in turn."""
     if comm.size != 2:
         raise ConfigError(f"an exchange is one of 2 ranks, got {comm.size}")
-    comms = Communicators.open(comm, options.deadline_seconds)
+    comms = Communicators.open(comm, options.deadline_seconds, ["data"])
     pair = Pair(options, comms.data)
     with shared_word(comm) as word:
         ways = {

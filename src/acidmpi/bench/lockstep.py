@@ -36,7 +36,7 @@ def lockstep_rate(
     deadline_seconds: float,
 ) -> float:
     """Exchanges per second when so many follow one another (collective, 2 ranks)."""
-    comms = Communicators.open(comm, deadline_seconds)
+    comms = Communicators.open(comm, deadline_seconds, ["data"])
     crowd = find_node(comms.collective, deadline_seconds).ranks_per_core
     exchanger = Exchanger(
         RankState([x], load("cpu"), WallUnits(WallClock(), 1.0), accelerated),

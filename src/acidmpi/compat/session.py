@@ -40,7 +40,7 @@ class Session:
     """
 
     def __init__(self, comm: Comm, seconds: float = DEADLINE_SECONDS) -> None:
-        self._comms = Communicators.open(comm, seconds)
+        self._comms = Communicators.open(comm, seconds, ["control", "heartbeat"])
         self.comm: Comm = self._comms.collective
         self.rank: int = comm.rank
         self.size: int = comm.size

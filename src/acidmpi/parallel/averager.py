@@ -19,7 +19,7 @@ from mpi4py import MPI
 from acidmpi.clocks import WallClock
 from acidmpi.compression.protocol import Array, Compressor, Place, Reduction, Spec
 from acidmpi.errors import ConfigError
-from acidmpi.mpi.collectives import agree, agreeing, check_same
+from acidmpi.mpi.collectives import agreeing, check_same
 from acidmpi.mpi.communicators import Communicators, duplicate, told_to_all
 from acidmpi.mpi.nodes import find_node
 from acidmpi.mpi.threads import ProgressMode, check_thread_level
@@ -76,7 +76,7 @@ class Averager:
         self._waiting_seconds = 0.0
         self._steps = 0
         self._closed = False
-        self._comms = Communicators.open(comm, deadline_seconds)
+        self._comms = Communicators.open(comm, deadline_seconds, ["control"])
         self._stages: list[MPI.Comm] = []
         try:
             self._open(specs, seed, progress)
@@ -87,7 +87,6 @@ class Averager:
 
     def _open(self, specs: Sequence[Spec], seed: int, progress: str) -> None:
         collective, seconds = self._comms.collective, self._seconds
-        agree(collective, None, seconds)  # see `told_to_all`
         described = describe_start(specs, self._compressor, self._bucket_bytes, seed)
         check_same(collective, described, seconds)
         node = find_node(collective, seconds)
@@ -95,7 +94,7 @@ class Averager:
             place = Place(self.rank, self.size, seed)
             self._reduction = self._compressor.start(specs, place)
             plans = self._plans(specs, self._reduction)
-        name = self._comms.data.Get_name()
+        name = self._comms.control.Get_name()
         for stage in range(self._reduction.stages):
             copy = duplicate(collective, f"{name}.{stage}", seconds)
             self._stages.append(copy)

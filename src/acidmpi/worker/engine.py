@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from acidmpi.errors import ConfigError
 from acidmpi.faults.drill import Drill
 from acidmpi.faults.plan import Plan
-from acidmpi.mpi.collectives import agree, agreeing, check_same
+from acidmpi.mpi.collectives import agreeing, check_same
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import find_node
 from acidmpi.mpi.reductions import Comm
@@ -107,7 +107,6 @@ class Engine:
         collective, options = self._comms.collective, self.options
         phase = self.drill.phase
         phase("agree")
-        agree(collective, None, self._seconds)  # see `told_to_all`
         check_same(collective, {**options.described(), **signature}, self._seconds)
         phase("topology")
         graph = shared_topology(collective, options)
