@@ -12,6 +12,7 @@
     │   └── PeerDied         its process has died, as MPI tells
     ├── RemoteError          another rank failed first; carries that rank and its text
     └── Interrupted          a signal asked this rank, or another one, to stop
+        └── Preempted        one that means to start the run again later
 
 A message names the rule, the value received and the cure, in that order, lower case and
 without a full stop, so that it reads well behind `acidmpi: error:`.
@@ -102,3 +103,7 @@ class RemoteError(AcidError):
 
 class Interrupted(AcidError):
     """A signal asked for the end of the run."""
+
+
+class Preempted(Interrupted):
+    """A signal asked for the end of the run, which is to be gone on with later."""

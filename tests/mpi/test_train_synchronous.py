@@ -278,7 +278,7 @@ def test_a_signal_to_one_rank_ends_all_at_the_same_step(
 
     train_command.spoil(monkeypatch, COMM, interrupt)
     ends = run(*ENDLESS, "--method", method, "--output", folder)
-    only_rank_0_says(ends, 130, "interrupted")
+    only_rank_0_says(ends, 75, "preempted")
     summary = summary_of(folder)
     assert summary["stop_reason"] == "interrupted"
     assert len(set(summary["gradients"])) == 1

@@ -152,16 +152,16 @@ class Sets:
         return _own(_json(folder, rank), manifest.mark, rank)["state"]
 
     def remove(self, number: int, rank: int, leads: bool) -> None:
-        """Remove one rank's part; the leader takes the manifest away first.
+        """Remove one rank's part; the leader removes all that it sees.
 
-        The last one to come removes the folder. Errors are passed over: what is left
-        does no harm.
+        The manifest goes first; the last rank to come removes the folder. Errors are
+        passed over: what is left does no harm.
         """
         folder = self.folder(number)
-        paths = [_json(folder, rank), _arrays(folder, rank)]
-        if leads:
-            paths = [folder / MANIFEST, *paths]
         with suppress(OSError):
+            paths = [_json(folder, rank), _arrays(folder, rank)]
+            if leads:
+                paths = [folder / MANIFEST, *folder.iterdir()]
             for path in paths:
                 path.unlink(missing_ok=True)
             folder.rmdir()

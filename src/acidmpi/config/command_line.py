@@ -85,6 +85,15 @@ def _add(parser: Parser, option: Option) -> None:
         action = argparse.BooleanOptionalAction
         parser.add_argument(option.flag, action=action, help=text)
         return
+    if option.alone is not None:
+        parser.add_argument(
+            option.flag,
+            nargs="?",
+            const=option.alone,
+            metavar=_metavar(option),
+            help=text,
+        )
+        return
     parser.add_argument(option.flag, metavar=_metavar(option), help=text)
 
 

@@ -49,6 +49,13 @@ class Bound:
         return f"{text} and {'at most' if self.high_included else 'below'} {self.high:.12g}"
 
 
+@dataclass(frozen=True)
+class Alone:
+    """What an option means on the command line when nothing follows it."""
+
+    value: str
+
+
 def at_least(low: float, below: float = math.inf) -> Bound:
     """Finite numbers from `low` on, `low` included."""
     return Bound(low, True, below)
@@ -73,6 +80,8 @@ class Option:
     choices: tuple[str, ...]
     nullable: bool
     bound: Bound | None
+    alone: str | None
+    """The value when nothing follows it on the command line; None: something must."""
     default: Any
     explanation: str
 
@@ -192,6 +201,7 @@ def _option(name: str, hint: Any, default: Any, explanation: str) -> Option:
         choices=choices,
         nullable=nullable,
         bound=next((e for e in extras if isinstance(e, Bound)), None),
+        alone=next((e.value for e in extras if isinstance(e, Alone)), None),
         default=None if default is MISSING else default,
         explanation=explanation,
     )

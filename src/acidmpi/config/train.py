@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from acidmpi.config.options import (
+    Alone,
     Bound,
     above,
     at_least,
@@ -13,6 +14,9 @@ from acidmpi.config.options import (
     options_of,
 )
 from acidmpi.errors import ConfigError
+
+OWN_FOLDER = "own"
+"""Where `--resume` looks when nothing follows it."""
 
 DEADLINE_SECONDS = 300.0
 """How long any wait for other ranks may take unless the options say otherwise."""
@@ -183,6 +187,14 @@ class TrainConfig:
     fault: str | None = None
     """What is to go wrong, for drills, such as 'rank=2 at=exchange:50 do=kill'; several
     with semicolons, or a TOML file."""
+
+    checkpoint_every: Annotated[float | None, above(0)] = None
+    """Epochs between checkpoints, counted like --epochs over all ranks; by default one
+    is written only when a signal asks for it."""
+
+    resume: Annotated[str | None, Alone(OWN_FOLDER)] = None
+    """Go on from the newest complete checkpoint: of the run's own folder (--output), or
+    of the run whose folder follows."""
 
     output: Path | None = None
     """The run's folder; by default runs/TASK-METHOD-TIME."""

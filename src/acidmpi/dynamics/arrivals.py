@@ -1,6 +1,7 @@
 """Poisson arrivals whose rate may change while they are waited for."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,20 @@ class PoissonArrivals:
         if not (math.isfinite(rate) and rate >= 0):
             raise ConfigError(f"rate must be finite and not negative, got {rate}")
         self._rate = rate
+
+    def state(self) -> dict[str, Any]:
+        """The time it was looked at last, what is left of the gap, and the generator."""
+        chance = dict(self._generator.bit_generator.state)
+        return {"time": self._time, "left": self._left, "generator": chance}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._time, self._left = state["time"], state["left"]
+        self._generator.bit_generator.state = state["generator"]
+
+    def begin(self, time: float) -> None:
+        """Count arrivals from `time` on."""
+        self._time = time
 
     def until(self, time: float) -> int:
         """Number of arrivals since the last call; 0 if `time` is not later than it."""

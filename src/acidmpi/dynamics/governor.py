@@ -52,6 +52,15 @@ class Governor:
         """The rate that eta is made for; 0 until every rank has exchanged enough."""
         return self._rate or 0.0
 
+    def restore(self, rate: float | None) -> None:
+        """Go on from a rate that `known_rate` gave."""
+        self._rate = rate
+
+    @property
+    def known_rate(self) -> float | None:
+        """As `rate`, but None until every rank has exchanged enough."""
+        return self._rate
+
     def heartbeat(self, measured_rate: float, everyone_exchanged: bool) -> None:
         """Take in one heartbeat.
 

@@ -130,6 +130,19 @@ class RationedTheta:
         self._theta = min(self._theta + gained, self._ceiling)
         return self._theta
 
+    def state(self) -> dict[str, float]:
+        """Where it stands; eta is set anew by whoever knows it."""
+        return {
+            "units": self._units,
+            "theta": self._theta,
+            "ceiling": self._ceiling,
+        }
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Stand where `state` says."""
+        self._units, self._theta = state["units"], state["theta"]
+        self._ceiling = state["ceiling"]
+
     def count_exchange(self) -> None:
         """An exchange has been made."""
         saved = self._theta + self._ration * self._reserve

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple, Protocol, TypeVar, final
+from typing import Any, NamedTuple, Protocol, TypeVar, final
 
 import numpy as np
 
@@ -168,6 +168,20 @@ class Asker(Facade[S]):
             return 0.0
         shortest, longest = PATIENCE
         return times * (shortest + (longest - shortest) * self._generator.random())
+
+    def state(self) -> dict[str, Any]:
+        """The generator.
+
+        Neither the last peer nor who leads a pair: they are no great loss, and ends that
+        have kept their parts at different moments would have to agree on the latter.
+        """
+        return {"generator": dict(self._generator.bit_generator.state)}
+
+    def restore(self, state: dict[str, Any], units: float) -> None:
+        """Go on with the chance of `state`, if it has any."""
+        del units
+        if state:
+            self._generator.bit_generator.state = state["generator"]
 
     def _look_round(
         self, neighbours: tuple[int, ...], weights: Sequence[float]

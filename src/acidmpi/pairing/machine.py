@@ -12,7 +12,7 @@ Only `confirmed.ConfirmedMachine` can lose a peer; the others refuse it with one
 """
 
 from collections.abc import Sequence
-from typing import Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from acidmpi.errors import ConfigError
 from acidmpi.pairing.messages import Sends
@@ -118,6 +118,14 @@ class Machine(Protocol):
         """New neighbours, for the next start; whoever asks is answered all the same."""
         ...
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of a machine that is in no exchange."""
+        ...
+
+    def restore(self, state: dict[str, Any], units: float) -> None:
+        """Go on from what `state` gave, before anything else; `units` have passed."""
+        ...
+
 
 S = TypeVar("S", bound=Shown)
 
@@ -204,3 +212,10 @@ class Facade(Generic[S]):
             "only the confirmed handshake goes on without a peer, got "
             f"{type(self).__name__}; choose the pairing 'handshake' and fault tolerance"
         )
+
+    def state(self) -> dict[str, Any]:
+        """Nothing, unless a protocol has more to say."""
+        return {}
+
+    def restore(self, state: dict[str, Any], units: float) -> None:
+        """Nothing, unless a protocol has more to say."""

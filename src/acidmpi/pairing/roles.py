@@ -14,7 +14,7 @@ Guarantees:
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -127,6 +127,16 @@ class RolesMachine(Facade[State]):
         """This rank will ask no more; it goes on answering."""
         self._state, sends = retire(self._state)
         return sends
+
+    def state(self) -> dict[str, Any]:
+        """The generator."""
+        return {"generator": dict(self._generator.bit_generator.state)}
+
+    def restore(self, state: dict[str, Any], units: float) -> None:
+        """Go on with the chance of `state`, if it has any."""
+        del units
+        if state:
+            self._generator.bit_generator.state = state["generator"]
 
     def patience(self) -> float:
         """Always 0: nobody is refused."""

@@ -13,7 +13,7 @@ Guarantees:
 
 from collections.abc import Iterator, Sequence
 from math import inf
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 from acidmpi.pairing.events import Meeting
 from acidmpi.pairing.machine import Facade
@@ -130,6 +130,12 @@ class ScheduleMachine(Facade[State]):
         """This rank will reach no more events; it goes on answering."""
         self._state, sends = retire(self._state)
         return sends
+
+    def restore(self, state: dict[str, Any], units: float) -> None:
+        """Leave out the events before `units`: both ends do."""
+        del state
+        while self._next is not None and self._next.time < units:
+            self._next = next(self._meetings, None)
 
     def patience(self) -> float:
         """Always 0: the schedule says when."""

@@ -37,7 +37,7 @@ LOADED = (BEAT, TOTAL, CALL)
 NEWS = 110
 """Kind of the message with which a rank tells what it waits for: its text says so."""
 
-_HEADER = struct.Struct("<BBH4xqd")
+_HEADER = struct.Struct("<BBH4xqdq")
 _unpack = _HEADER.unpack_from
 LARGEST_TEXT_BYTES = 2000
 MOST_KEPT = 8
@@ -55,6 +55,10 @@ class Notice(NamedTuple):
 
     alpha_tilde: float = 0.5
     """The sender's α̃ at this moment; an exchange uses the smaller of the two ends'."""
+
+    taken: int = 0
+    """Parts of checkpoints that the sender will have taken before an exchange: see
+    `worker.keeping`."""
 
 
 class Message(NamedTuple):
@@ -119,8 +123,8 @@ class Wire:
         """The next message, or None when none has come."""
         if not self._arrived():
             return None
-        kind, flags, length, gradients, alpha_tilde = _unpack(self._buffer)
-        notice = Notice(flags, gradients, alpha_tilde)
+        kind, flags, length, *rest = _unpack(self._buffer)
+        notice = Notice(flags, *rest)
         load = self._load(length) if length else b""
         text = load.decode(errors="replace") if kind not in LOADED else ""
         message = Message(self._status.source, kind, notice, text, load)

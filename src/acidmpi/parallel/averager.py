@@ -270,6 +270,12 @@ class Averager:
             self._reduction.load([state["reduction"] for state in every])
             self._loop.restart(every[0]["step"])
 
+    def begin_at(self, step: int) -> None:
+        """Count on from `step`, on all ranks alike: between two steps."""
+        self._check_between("begin_at()")
+        with self._helm.taken():
+            self._loop.restart(step)
+
     def statistics(self) -> ParallelStatistics:
         """What has happened so far."""
         return ParallelStatistics(

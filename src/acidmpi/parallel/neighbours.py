@@ -90,6 +90,10 @@ class NeighbourAverager:
         """Bytes that go to each target in a step."""
         return sum(x.nbytes for x in self._copies)
 
+    def begin_at(self, step: int) -> None:
+        """Count on from `step`, on all ranks alike: graphs change from step to step."""
+        self._averager.begin_at(step)
+
     def begin(self) -> None:
         """Send the arrays as they are now; from here to `finish` they must not change.
 

@@ -59,6 +59,11 @@ class Heartbeat:
         """Set it to leave out the pauses, as at the end of a run."""
 
     @property
+    def members(self) -> tuple[int, ...]:
+        """Whose sums they are: all ranks'."""
+        return tuple(range(self._comm.size))
+
+    @property
     def age(self) -> float:
         """Time since the last result, in intervals as they really are."""
         return self._since / max(self._interval, self._period)

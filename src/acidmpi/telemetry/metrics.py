@@ -108,12 +108,15 @@ class MetricsWriter:
     Args:
         path: the file; it is created, or emptied.
         block_seconds: how long a record may wait in memory.
+        append: go on behind the records that are there.
 
     Raises:
         DataError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, block_seconds: float = 0.5) -> None:
+    def __init__(
+        self, path: Path, block_seconds: float = 0.5, *, append: bool = False
+    ) -> None:
         self._path = path
         self._block_seconds = block_seconds
         self._lines: list[str] = []
@@ -122,7 +125,7 @@ class MetricsWriter:
         self._closing = False
         self._failure: OSError | None = None
         try:
-            self._file = path.open("w", encoding="utf-8")
+            self._file = path.open("a" if append else "w", encoding="utf-8")
         except OSError as error:
             raise self._cannot_write(error) from error
         self._thread = Thread(target=self._run, name="acidmpi-metrics", daemon=True)
@@ -267,3 +270,28 @@ class MetricsWriter:
             f"metrics cannot be written to {self._path}: {error.strerror}; "
             "choose another folder with --output"
         )
+
+
+def forget_after(path: Path, gradients: int) -> None:
+    """Remove from a file of metrics what came after so many gradients, and torn lines.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    try:
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _is_before(line, gradients)]
+            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"metrics cannot be written to {path}: {error.strerror}; choose another "
+            "folder with --output"
+        ) from error
+
+
+def _is_before(line: str, gradients: int) -> bool:
+    try:
+        return int(json.loads(line)["gradients"]) <= gradients
+    except (ValueError, KeyError, TypeError):
+        return False

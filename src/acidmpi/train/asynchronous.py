@@ -16,6 +16,7 @@ from acidmpi.telemetry.summary import StopReason
 from acidmpi.train.bases import NetworkBase, Setting, VectorBase
 from acidmpi.train.course import Average, Figures, Scores
 from acidmpi.train.gradients import told, usable
+from acidmpi.train.keeping import restore_task
 from acidmpi.train.plan import Plan
 from acidmpi.worker.gossip import Gossip
 
@@ -104,12 +105,19 @@ class NetworkTrainer(NetworkBase):
         from acidmpi.worker.torch.worker import Worker
 
         super().__init__(given, fused=True)
+        task, kept = given.task, given.kept
+        keeping = None
+        if kept is not None:
+            keeping = kept.keeping(lambda: {"task": task.state()})
+        if keeping and keeping.saved:
+            restore_task(task, keeping.saved.part["caller"]["position"]["task"])
         self._worker = Worker(
             self._network.model,
             self._network.optimizer,
             comm=given.comm,
             nonfinite=given.config.nonfinite,
             metrics=given.metrics,
+            keeping=keeping,
             **worker_options(given.config, given.plan),
         )
         self.course = WorkerCourse(self._worker)
@@ -140,10 +148,18 @@ class VectorTrainer(VectorBase):
 
     def __init__(self, given: Setting) -> None:
         super().__init__(given)
+        keeping = None
+        if given.kept is not None:
+            keeping = given.kept.keeping(self._position)
+        if keeping and keeping.saved:
+            position = keeping.saved.part["caller"]["position"]
+            self._sgd.momentum = position["momentum"]
+            restore_task(self._task, position["task"])
         self._worker = Gossip(
             self._x,
             comm=given.comm,
             metrics=given.metrics,
+            keeping=keeping,
             **worker_options(given.config, given.plan),
         )
         engine = self._worker.engine
@@ -151,6 +167,9 @@ class VectorTrainer(VectorBase):
             given.task.gradient, engine.next_gradient
         )
         self.course = WorkerCourse(self._worker)
+
+    def _position(self) -> dict[str, Any]:
+        return {"task": self._task.state(), "momentum": self._sgd.momentum}
 
     def step(self, rate: float) -> float:
         """One noisy gradient at the live x, then the update of SGD."""

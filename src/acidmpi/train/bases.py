@@ -13,6 +13,7 @@ from acidmpi.config.train import TrainConfig
 from acidmpi.train.course import Average, Scores
 from acidmpi.train.drills import order_faults
 from acidmpi.train.gradients import MomentumSGD, Network, clipped
+from acidmpi.train.keeping import Kept, restore_task
 from acidmpi.train.plan import Plan
 
 Array = NDArray[Any]
@@ -36,6 +37,9 @@ class Setting:
 
     metrics: Any
     """Where events are recorded."""
+
+    kept: Kept | None = None
+    """Checkpoints, or None for none."""
 
 
 class NetworkBase:
@@ -85,6 +89,17 @@ class VectorBase:
         _, (x,) = average
         scores: Scores = self._task.evaluate(x)
         return scores
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of a synchronous method; arrays are live."""
+        position = {"task": self._task.state()}
+        return {"x": self._x, "momentum": self._sgd.momentum, "position": position}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `_state` gave."""
+        self._x[...] = state["x"]
+        self._sgd.momentum = state["momentum"]
+        restore_task(self._task, state["position"]["task"])
 
     def _gradient(self) -> tuple[float, Array]:
         """The loss and a noisy gradient at x as it is."""

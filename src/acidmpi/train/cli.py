@@ -22,10 +22,11 @@ from acidmpi.errors import (
     ConfigError,
     DisagreementError,
     Interrupted,
+    Preempted,
     RemoteError,
 )
 from acidmpi.faults.plan import Plan
-from acidmpi.train.signals import INTERRUPTED_STATUS, SignalWatch
+from acidmpi.train.signals import INTERRUPTED_STATUS, PREEMPTED_STATUS, SignalWatch
 from acidmpi.train.version import version_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ Train one model on all ranks of an MPI job, without a coordinator:
 Without mpiexec the run has one rank. Its folder holds config.toml, summary.json and
 metrics-RANK.jsonl.
 OPTIONS
-exit status: 0 finished, 1 failed, 2 wrong usage, 130 interrupted"""
+exit status: 0 finished, 1 failed, 2 wrong usage, 130 interrupted, 75 stopped by a
+signal that asks for a checkpoint: start again with --resume"""
 
 FINISHED, FAILED, USAGE = 0, 1, 2
 
@@ -127,6 +129,8 @@ def exit_status(error: Exception, otherwise: int) -> int:
     A signal may have reached another rank only, whose text this one then has.
     """
     remote = error.text if isinstance(error, RemoteError) else ""
+    if isinstance(error, Preempted) or remote.startswith("preempted"):
+        return PREEMPTED_STATUS
     if isinstance(error, Interrupted) or remote.startswith("interrupted"):
         return INTERRUPTED_STATUS
     return USAGE if isinstance(error, DisagreementError) else otherwise

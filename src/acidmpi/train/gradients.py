@@ -62,6 +62,34 @@ class Network:
 
         clip_gradients(self.model, limit)
 
+    def state(self, optimizer: Any) -> dict[str, Any]:
+        """What a checkpoint keeps; arrays are live.
+
+        Args:
+            optimizer: this one, or what wraps it.
+        """
+        from acidmpi.arrays.torch.trees import arrays_of
+
+        return {
+            "model": arrays_of(dict(self.model.state_dict())),
+            "optimizer": arrays_of(optimizer.state_dict()),
+            "position": {"task": self._task.state()},
+        }
+
+    def restore(self, state: dict[str, Any], optimizer: Any) -> None:
+        """Go on from what `state` gave; collective where `optimizer` is."""
+        from acidmpi.arrays.torch.trees import tensors_of
+
+        self.model.load_state_dict(tensors_of(state["model"]))
+        saved = dict(state["optimizer"])
+        averaging = saved.pop("acidmpi", None)
+        saved = tensors_of(saved)
+        if averaging is not None:
+            saved["acidmpi"] = averaging
+        optimizer.load_state_dict(saved)
+        if state["position"]["task"] is not None:
+            self._task.restore(state["position"]["task"])
+
     def float_buffers(self) -> list[Array]:
         """The model's floating-point buffers, live."""
         return float_buffers(self.model)
@@ -103,14 +131,16 @@ class MomentumSGD:
     def __init__(self, x: Array, recipe: Recipe) -> None:
         self._x = x
         self._recipe = recipe
-        self._momentum = np.zeros_like(x)
+        self.momentum = np.zeros_like(x)
+        """m; replaced with each gradient, never changed: checkpoints may hold it."""
 
     def change(self, gradient: Array, rate: float) -> Array:
         """What is to be added to x: a new array."""
-        self._momentum *= self._recipe.momentum
-        self._momentum += gradient
-        self._momentum += self._recipe.weight_decay * self._x
-        change: Array = -rate * self._momentum
+        momentum = self.momentum * self._recipe.momentum
+        momentum += gradient
+        momentum += self._recipe.weight_decay * self._x
+        self.momentum = momentum
+        change: Array = -rate * momentum
         return change
 
 

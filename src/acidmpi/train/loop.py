@@ -7,6 +7,7 @@ from typing import final
 from acidmpi.clocks import Clock
 from acidmpi.train.course import Average, Scores, Trainer
 from acidmpi.train.display import Display, Moment, number
+from acidmpi.train.keeping import Kept
 from acidmpi.train.plan import Plan
 from acidmpi.train.signals import SignalWatch
 
@@ -24,6 +25,7 @@ class Loop:
         watch: tells when to stop early.
         display: shows where the run stands.
         clock: where seconds come from; those shown count from here.
+        kept: checkpoints, or None for none.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Loop:
         watch: SignalWatch,
         display: Display,
         clock: Clock,
+        kept: Kept | None = None,
     ) -> None:
         self._trainer = trainer
         self._course = trainer.course
@@ -41,7 +44,10 @@ class Loop:
         self._display = display
         self._clock = clock
         self._began = clock.now()
-        self._losses: deque[float] = deque(maxlen=RECENT_LOSSES)
+        recent = [] if kept is None else kept.recent_losses()
+        self._losses: deque[float] = deque(recent, maxlen=RECENT_LOSSES)
+        if kept is not None:
+            kept.losses = lambda: list(self._losses)
         self.scores: Scores | None = None
         """Of the latest average that was evaluated; rank 0 has them."""
 

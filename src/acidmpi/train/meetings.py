@@ -21,6 +21,10 @@ class Meetings(Protocol):
 
     course: SynchronousCourse
 
+    def go_on(self) -> None:
+        """The course goes on from a checkpoint."""
+        ...
+
     def begin(self) -> None:
         """Before the gradient is computed; parameters stay as they are."""
         ...
@@ -58,6 +62,9 @@ class AllNowAndThen:
         self._every = given.config.local_steps
         self.course = _open_course(given, parameters, buffers)
 
+    def go_on(self) -> None:
+        """Nothing."""
+
     def begin(self) -> None:
         """Nothing."""
 
@@ -90,6 +97,10 @@ class NeighboursAlways:
         )
         self.course = _open_course(given, parameters, buffers)
         self.course.hold(self._neighbours)
+
+    def go_on(self) -> None:
+        """The graph of a step follows from its number."""
+        self._neighbours.begin_at(self.course.steps)
 
     def begin(self) -> None:
         """Send parameters to the neighbours of this step."""

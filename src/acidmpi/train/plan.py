@@ -38,6 +38,9 @@ class Plan:
     average_every: int | None
     """Gradients of all ranks between two evaluations; None: only at the end."""
 
+    checkpoint_every: int | None = None
+    """Gradients of all ranks between two checkpoints; None: only when asked to leave."""
+
     rate: Callable[[float], float]
     """The learning rate at a share of the total, from 0 to 1."""
 
@@ -97,6 +100,7 @@ def make_plan(
             recipe.epochs, samples_per_epoch, recipe.batch_size
         ),
         average_every=_gradients(config.evaluate_every, gradients_per_epoch),
+        checkpoint_every=_gradients(config.checkpoint_every, gradients_per_epoch),
         rate=rate,
     )
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from acidmpi.clocks import Clock
-from acidmpi.config.train import TrainConfig
-from acidmpi.errors import AcidError, Interrupted
+from acidmpi.config.train import OWN_FOLDER, TrainConfig
+from acidmpi.errors import AcidError, DataError, Interrupted, Preempted
 from acidmpi.mpi.nodes import find_node
 from acidmpi.tasks.registry import load_task, task_defaults
-from acidmpi.telemetry.metrics import MetricsWriter
+from acidmpi.telemetry.metrics import MetricsWriter, forget_after
 from acidmpi.telemetry.summary import RankFigures
 from acidmpi.train import folder
 from acidmpi.train.archive import Archive
@@ -19,9 +19,11 @@ from acidmpi.train.company import Company
 from acidmpi.train.compressors import check_compression
 from acidmpi.train.course import Course, Trainer
 from acidmpi.train.display import Display
+from acidmpi.train.keeping import Kept, Restart
 from acidmpi.train.loop import Loop
 from acidmpi.train.outcome import rank_figures, result_rows
 from acidmpi.train.plan import Plan, make_plan, resolve
+from acidmpi.train.restart import find, open_keeper
 from acidmpi.train.signals import SignalWatch
 from acidmpi.train.stalls import StallTeller
 from acidmpi.train.threads import limit_threads, threads_per_rank
@@ -63,6 +65,8 @@ class Session:
         self._place = Path()
         self._archive: Archive | None = None
         self._metrics: MetricsWriter | None = None
+        self._kept: Kept | None = None
+        self._restart: Restart | None = None
 
     def run(self) -> None:
         """Do all of it; collective.
@@ -83,7 +87,14 @@ class Session:
         self._company.must_agree(common_options(self._config))
         task, plan = self._prepare()
         trainer = self._company.together(lambda: self._trainer(task, plan))
-        self._finish(trainer, self._train(trainer, plan))
+        loss = self._train(trainer, plan)
+        written = self._settle()
+        self._finish(trainer, loss)
+        if trainer.course.stop_reason == "interrupted" and written is not None:
+            self._company.orderly = True
+            raise Preempted(
+                f"preempted; a checkpoint is in {written}: go on with --resume"
+            )
         if trainer.course.stop_reason == "interrupted":
             self._company.orderly = True
             raise Interrupted(f"interrupted; what was done is in {self._place}")
@@ -100,7 +111,16 @@ class Session:
                 self._config, task.samples_per_epoch, company.size, task.defaults.decays
             )
         )
+        self._restart = find(self._config, company)
         self._place = company.first(self._make_folder)
+        keeper = open_keeper(
+            self._config,
+            company,
+            self._place,
+            plan.checkpoint_every,
+            self._restart,
+        )
+        self._kept = Kept(keeper, self._restart)
         company.together(self._open_files)
         self._watch.then(self._hurry)
         return task, plan
@@ -126,20 +146,25 @@ class Session:
 
     def _make_folder(self) -> Path:
         made = folder.create(self._config, datetime.now())
-        folder.write_config(made, self._config)
+        folder.write_config(made, replace(self._config, resume=None))
         size, began = self._company.size, self._began
         self._archive = Archive(self._config, made, size, self._clock, began)
         return made.path
 
     def _open_files(self) -> None:
         self._watch.check()
-        place = folder.join(self._place)
-        self._metrics = MetricsWriter(place.metrics(self._company.rank))
+        path = folder.join(self._place).metrics(self._company.rank)
+        again = self._config.resume == OWN_FOLDER
+        if again and self._restart is not None and self._restart.same:
+            forget_after(path, self._restart.own_gradients)
+        self._metrics = MetricsWriter(path, append=again)
 
     def _trainer(self, task: Any, plan: Plan) -> Trainer:
         self._watch.check()
         comm = self._company.comm
-        trainer = make_trainer(task, comm, self._config, plan, self._metrics)
+        trainer = make_trainer(
+            task, comm, self._config, plan, self._metrics, self._kept
+        )
         trainer.course.watch_stalls(StallTeller(folder.RunFolder(self._place).stalls))
         if self._archive is not None:
             self._archive.course = trainer.course
@@ -147,7 +172,7 @@ class Session:
 
     def _train(self, trainer: Trainer, plan: Plan) -> float | None:
         """Returns this rank's recent training loss."""
-        loop = Loop(trainer, plan, self._watch, self._display, self._clock)
+        loop = Loop(trainer, plan, self._watch, self._display, self._clock, self._kept)
         try:
             loop.run()
         except BaseException:
@@ -169,6 +194,29 @@ class Session:
         common = sum(losses) / len(losses) if losses else None
         company.first(lambda: self._conclude(course, ranks, common))
 
+    def _settle(self) -> Path | None:
+        """Wait until checkpoints are written; the last one's folder if there is one.
+
+        Raises:
+            DataError: a rank could not write its part of the last one.
+        """
+        if self._kept is None:
+            return None
+        keeper, company = self._kept.keeper, self._company
+        told = company.gather(keeper.settle())
+        keeper.hear(sum(ended for ended, _ in told), sum(kept for _, kept in told))
+        company.gather(keeper.settle())  # rank 0 has sealed the set
+        if not keeper.last:
+            return None
+        if not all(kept for _, kept in told):
+            self._company.orderly = True
+            ranks = [rank for rank, (_, kept) in enumerate(told) if not kept]
+            raise DataError(
+                f"the last checkpoint could not be written by ranks {ranks}; free some "
+                "space, and go on from the one before with --resume"
+            )
+        return keeper.folder
+
     def _evaluate(self, trainer: Trainer) -> None:
         assert self._archive is not None
         self._archive.scores = trainer.scores()
@@ -186,6 +234,8 @@ class Session:
 
     def _hurry(self) -> None:
         """A signal has come: what is known must survive a launcher that kills."""
+        if self._kept is not None and self._watch.preempted:
+            self._kept.keeper.ask()
         if self._metrics is not None:
             self._metrics.flush()
         self._keep_what_is_known("interrupted")

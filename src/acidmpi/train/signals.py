@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM ask a run to end; a second one ends the process at once.
+"""Signals ask a run to end; a second one ends the process at once.
+
+SIGINT (Ctrl-C) asks for the end; SIGTERM and SIGUSR1 ask for a checkpoint, too: they mean
+that the machine is needed for something else. Of two kinds the first one counts.
 
 The signal is seen by a thread, not between two bytecodes of the main thread, because
 the main thread may be inside a long computation or an MPI call, and a launcher may
@@ -14,12 +17,17 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from acidmpi.errors import Interrupted
+from acidmpi.errors import Interrupted, Preempted
 
 INTERRUPTED_STATUS = 130
 """Exit status of a run that a signal has ended."""
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PREEMPTED_STATUS = 75
+"""Exit status of a run that a signal has ended with a checkpoint: what `sysexits.h` calls
+a temporary failure, to be tried again."""
+
+PREEMPTING = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, *PREEMPTING)
 SAME_REQUEST_SECONDS = 0.3
 """Signals closer than this are one request: launchers may send two for one Ctrl-C."""
 
@@ -34,6 +42,8 @@ class SignalWatch:
     def __init__(self, leave: Callable[[int], Any] = os._exit) -> None:
         self._leave = leave
         self._first_seconds: float | None = None
+        self.preempted = False
+        """Whether the signal wants a checkpoint; set before actions are called."""
         self._then: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._previous: dict[int, Any] = {}
@@ -48,7 +58,9 @@ class SignalWatch:
         return self._first_seconds is not None
 
     def check(self) -> None:
-        """Raise `Interrupted` if a signal has asked for the end."""
+        """Raise `Interrupted` or `Preempted` if a signal has asked for the end."""
+        if self.requested and self.preempted:
+            raise Preempted("preempted by a signal before there was anything to keep")
         if self.requested:
             raise Interrupted("interrupted by a signal")
 
@@ -87,15 +99,17 @@ class SignalWatch:
 
     def _run(self) -> None:
         while received := self._reader.recv(64):
-            if any(number in SIGNALS for number in received):
-                self._signalled(time.monotonic())
+            asked = [number for number in received if number in SIGNALS]
+            if asked:
+                self._signalled(asked[0], time.monotonic())
 
-    def _signalled(self, now: float) -> None:
+    def _signalled(self, number: int, now: float) -> None:
         if self._first_seconds is not None:
             if now - self._first_seconds > SAME_REQUEST_SECONDS:
                 self._leave(INTERRUPTED_STATUS)
             return
         with self._lock:
+            self.preempted = number in PREEMPTING
             self._first_seconds = now
             actions = list(self._then)
         for action in actions:

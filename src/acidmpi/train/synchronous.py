@@ -34,6 +34,7 @@ from acidmpi.telemetry.stalls import Picture
 from acidmpi.telemetry.summary import StopReason
 from acidmpi.train.course import Average, Figures, Scores
 from acidmpi.train.gradients import nonfinite_error
+from acidmpi.train.keeping import Kept
 from acidmpi.train.news import News, as_float64
 from acidmpi.train.plan import Plan
 from acidmpi.train.pulse import Pulse
@@ -107,6 +108,9 @@ class SynchronousCourse:
         self._average: Average | None = None
         self._distance: float | None = None
         """Estimated in pulses, exact from the final average on."""
+        self._kept: Kept | None = None
+        self._state: Callable[[], dict[str, Any]] = dict
+        self._loss: float | None = None
 
     def hold(self, counting: Any) -> None:
         """Close this, too, at the end, before what was held earlier; count what it sends.
@@ -183,6 +187,7 @@ class SynchronousCourse:
             rate: the learning rate, for the record.
         """
         self._steps += 1
+        self._loss = loss
         if self._metrics is not None:
             self._metrics.gradient(*self._stamp(), loss, rate)
         if self._pulse.due(self._steps):
@@ -202,6 +207,47 @@ class SynchronousCourse:
         if self._metrics is not None:
             for peer in peers:
                 self._metrics.exchange(*self._stamp(), peer, sent_bytes, seconds)
+
+    def keep(self, kept: Kept | None, state: Callable[[], dict[str, Any]]) -> None:
+        """Have checkpoints written after steps, and go on from one; before the first.
+
+        Args:
+            kept: checkpoints, or None for none.
+            state: what the trainer owns, as a tree.
+        """
+        self._kept, self._state = kept, state
+        if kept is not None and kept.restart is not None:
+            restart = kept.restart
+            self._exchanges = restart.own["exchanges"] if restart.same else None
+            self._steps = (
+                restart.own["steps"]
+                if restart.same
+                else restart.total_gradients // self._size
+            )
+
+    def keep_if_due(self) -> None:
+        """The step is over: take this rank's part of a checkpoint if one is due.
+
+        All ranks do so after the same step, each by itself.
+        """
+        if self._kept is not None:
+            keeper = self._kept.keeper
+            keeper.passed(self._steps * self._size)
+            if keeper.wants:
+                keeper.take(self._tree)
+
+    def _tree(self) -> dict[str, Any]:
+        assert self._kept is not None
+        state = self._state()
+        position = state["position"] | {"losses": self._kept.losses()}
+        caller = state | {"position": position, "loss": self._loss}
+        counts = {"steps": self._steps, "exchanges": self._exchanges}
+        return {**counts, "caller": caller}
+
+    def _keep_last(self) -> None:
+        """Take a last part if any rank was asked for one; collective."""
+        if self._kept is not None and self._averager.vote(self._kept.keeper.asked):
+            self._kept.keeper.take_last(self._tree, self._steps * self._size)
 
     def take_average(self) -> Average | None:
         """What is to be evaluated, on rank 0."""
@@ -282,7 +328,7 @@ class SynchronousCourse:
     def _hear(self) -> None:
         asked = self._pulse.ask(self._asked, self._steps)
         told = self._news.tell(asked, self._complains)
-        self._mean_over_ranks([told])
+        told = self._hear_of_checkpoints(told)
         heard = self._news.hear(told)
         self._stopping = self._pulse.hear(heard.pulse, self._steps)
         self._distance = heard.distance
@@ -290,6 +336,16 @@ class SynchronousCourse:
             figures = self._steps * self._size, self._rate(), heard.distance
             self._metrics.heartbeat(*self._stamp(), *figures)
         self._check(heard.complaint)
+
+    def _hear_of_checkpoints(self, told: Array) -> Array:
+        """The mean of what ranks say; what they say of checkpoints rides on it."""
+        keeper = None if self._kept is None else self._kept.keeper
+        sets = [] if keeper is None else list(keeper.contribution())
+        both = np.concatenate([told, np.array(sets, np.float64)])
+        self._mean_over_ranks([both])
+        if keeper is not None:
+            keeper.hear(*(both[told.size :] * self._size))
+        return both[: told.size]
 
     def _evaluates(self) -> bool:
         """Whether this step has passed a multiple of what lies between evaluations."""
@@ -309,6 +365,7 @@ class SynchronousCourse:
             with self._held:
                 interrupted = self._averager.vote(self._asked or self._stopping)
                 self._hear_complaints()
+                self._keep_last()
                 self._distance = self._average_at_last()
                 self._last_words = self._spoken()
         except BaseException as error:

@@ -14,6 +14,7 @@ from acidmpi.train.bases import NetworkBase, Setting
 from acidmpi.train.compressors import make_compressor
 from acidmpi.train.course import Average, Scores
 from acidmpi.train.gradients import Network, float_buffers, told
+from acidmpi.train.keeping import network_state
 from acidmpi.train.meetings import open_meetings
 from acidmpi.train.synchronous import SynchronousCourse
 
@@ -58,6 +59,9 @@ class AllReduce(NetworkBase):
             buffers=network.float_buffers(),
         )
         self.course.hold(self._optimizer)
+        self.course.keep(given.kept, lambda: network.state(self._optimizer))
+        if given.kept and given.kept.restart:
+            network.restore(network_state(given.kept.restart), self._optimizer)
 
     def step(self, rate: float) -> float:
         """One batch: loss, gradient, its mean over ranks, update."""
@@ -65,6 +69,7 @@ class AllReduce(NetworkBase):
         loss = self._network.backward(rate)
         self._update()
         self.course.count(told(loss), rate)
+        self.course.keep_if_due()
         return loss
 
     def _update(self) -> None:
@@ -105,6 +110,10 @@ class OwnSteps(NetworkBase):
         values = [buffer.values for buffer in self._flat.buffers]
         self._meetings = open_meetings(given, values, network.float_buffers())
         self.course = self._meetings.course
+        self.course.keep(given.kept, lambda: network.state(network.optimizer))
+        if given.kept and given.kept.restart:
+            network.restore(network_state(given.kept.restart), network.optimizer)
+            self._meetings.go_on()
 
     def step(self, rate: float) -> float:
         """One batch: loss, gradient, update, and what the method averages."""
@@ -120,6 +129,7 @@ class OwnSteps(NetworkBase):
             self.course.complain()
         self.course.count(told(loss), rate)
         self._meetings.after()
+        self.course.keep_if_due()
         return loss
 
     def scores_of(self, average: Average) -> Scores:

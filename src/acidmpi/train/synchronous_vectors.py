@@ -10,6 +10,7 @@ from acidmpi.train.bases import Setting, VectorBase
 from acidmpi.train.compressors import make_compressor
 from acidmpi.train.course import Average, Scores
 from acidmpi.train.gradients import is_finite, nonfinite_error, told
+from acidmpi.train.keeping import averager_states, vector_state
 from acidmpi.train.meetings import open_meetings
 from acidmpi.train.synchronous import SynchronousCourse
 
@@ -35,6 +36,13 @@ class AllReduce(VectorBase):
         self.course = SynchronousCourse(
             self._averager, given.plan, given.comm.rank, given.comm.size, given.metrics
         )
+        self.course.keep(given.kept, self._whole_state)
+        if given.kept and given.kept.restart:
+            self._averager.load_state_dict(averager_states(given.kept.restart))
+            self._restore(vector_state(given.kept.restart))
+
+    def _whole_state(self) -> dict[str, Any]:
+        return self._state() | {"averager": self._averager.state_dict()}
 
     def step(self, rate: float) -> float:
         """One noisy gradient, its mean over ranks, then the update of SGD."""
@@ -44,6 +52,7 @@ class AllReduce(VectorBase):
             self._averager.finish()
             self._x += self._change(gradient, rate)
         self.course.count(told(loss), rate)
+        self.course.keep_if_due()
         return loss
 
     def _usable(self, gradient: Array, loss: float) -> bool:
@@ -75,6 +84,10 @@ class OwnSteps(VectorBase):
         super().__init__(given)
         self._meetings = open_meetings(given, [self._x])
         self.course = self._meetings.course
+        self.course.keep(given.kept, self._state)
+        if given.kept and given.kept.restart:
+            self._restore(vector_state(given.kept.restart))
+            self._meetings.go_on()
 
     def step(self, rate: float) -> float:
         """One noisy gradient and the update of SGD, and what the method averages."""
@@ -87,4 +100,5 @@ class OwnSteps(VectorBase):
             self.course.complain()
         self.course.count(told(loss), rate)
         self._meetings.after()
+        self.course.keep_if_due()
         return loss

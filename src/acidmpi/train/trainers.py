@@ -5,11 +5,17 @@ from typing import Any
 from acidmpi.config.train import ASYNCHRONOUS, TrainConfig
 from acidmpi.train.bases import Setting
 from acidmpi.train.course import Trainer
+from acidmpi.train.keeping import Kept
 from acidmpi.train.plan import Plan
 
 
 def make_trainer(
-    task: Any, comm: Any, config: TrainConfig, plan: Plan, metrics: Any
+    task: Any,
+    comm: Any,
+    config: TrainConfig,
+    plan: Plan,
+    metrics: Any,
+    kept: Kept | None = None,
 ) -> Trainer:
     """The trainer of this run; collective over `comm`.
 
@@ -19,6 +25,7 @@ def make_trainer(
         config: resolved options.
         plan: the work.
         metrics: where events are recorded.
+        kept: checkpoints, or None for none.
 
     Raises:
         AcidError: it cannot be made here, or not on another rank.
@@ -29,7 +36,7 @@ def make_trainer(
     else:
         kinds = _synchronous_network() if has_model else _synchronous_vector()
         kind = kinds[config.method]
-    trainer: Trainer = kind(Setting(task, comm, config, plan, metrics))
+    trainer: Trainer = kind(Setting(task, comm, config, plan, metrics, kept))
     return trainer
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from acidmpi.checkpoint.keeper import Keeper
 from acidmpi.clocks import Clock, WallClock
 from acidmpi.dynamics.coefficients import BASELINE, Coefficients, acid_coefficients
 from acidmpi.dynamics.governor import Governor
@@ -29,6 +30,7 @@ from acidmpi.worker.collecting import Collecting
 from acidmpi.worker.driver import InlineDriver, ThreadDriver
 from acidmpi.worker.exchange import Exchanger
 from acidmpi.worker.faults import attach_faults
+from acidmpi.worker.keeping import Cutter, Keeping
 from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.loop import CommunicationLoop
 from acidmpi.worker.membership import Membership
@@ -90,6 +92,8 @@ class Parts:
     """Exchanges that each of its own gradients calls for; 0: it never waits for any."""
     survival: Survival | None = None
     """Takes the dead out, where ranks may die."""
+    cutter: Cutter | None = None
+    """Takes this rank's parts of checkpoints; None without them."""
 
 
 def shared_topology(comm: Comm, options: WorkerOptions) -> Graph:
@@ -142,6 +146,7 @@ def assemble(
     node: Node,
     metrics: Any,
     drill: Drill,
+    keeping: Keeping | None = None,
 ) -> Parts:
     """Join the parts; local to this rank."""
     clock = WallClock()
@@ -190,7 +195,26 @@ def assemble(
         averaging,
         clock,
         recorder,
+        None if keeping is None else keeping.keeper,
     )
+    owners = {
+        "state": state,
+        "ledger": ledger,
+        "units": units,
+        "tally": tally,
+        "exchanger": exchanger,
+        "machine": machine,
+        "demand": demand,
+        "pulse": pulse,
+        "averaging": averaging,
+    }
+    cutter = (
+        None
+        if keeping is None
+        else Cutter(keeping, owners, state, _scheme(options, size))
+    )
+    if cutter is not None:
+        cutter.restore()
     survival, loop = make_loop(
         options,
         graph,
@@ -208,6 +232,7 @@ def assemble(
         clock=clock,
         deadline_seconds=options.deadline_seconds,
         hot_seconds=hot,
+        cutter=cutter,
     )
     attach_faults(drill, wire, exchanger, pulse, averaging, survival)
     driver = _driver(options, loop, ledger, node, comms.control)
@@ -231,6 +256,7 @@ def assemble(
         quota=quota,
         lag_rate=lag_rate(options, size, active),
         survival=survival,
+        cutter=cutter,
     )
 
 
@@ -238,6 +264,13 @@ def _quota(options: WorkerOptions, size: int) -> int | None:
     if options.total_gradients is None or not options.logical:
         return None
     return math.ceil(options.total_gradients / size)
+
+
+def _scheme(options: WorkerOptions, size: int) -> str:
+    """What ranks must communicate by for what they know of it to be of use later."""
+    names = ("topology", "method", "pairing", "comm_rate", "seed")
+    told = ", ".join(f"{name} {getattr(options, name)}" for name in names)
+    return f"{size} ranks, {told}, logical {options.logical}"
 
 
 def _coefficients(options: WorkerOptions, graph: Graph, rate: float) -> Coefficients:
@@ -259,6 +292,7 @@ def _pulse(
     averaging: Averaging | Collecting,
     clock: Clock,
     recorder: Recorder,
+    keeper: Keeper | None,
 ) -> Pulse:
     asked = _coefficients(options, graph, options.comm_rate)
     steered = asked != BASELINE and not options.logical
@@ -278,6 +312,7 @@ def _pulse(
         averaging=None if options.logical else averaging,
         clock=clock,
         metrics=recorder,
+        keeper=keeper,
     )
 
 

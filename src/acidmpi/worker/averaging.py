@@ -70,6 +70,11 @@ class Averaging:
         self._deadline_seconds = deadline_seconds
         self._rounds: deque[_Round] = deque()
 
+    def skip(self, total_gradients: int) -> None:
+        """Averages up to here were another start's."""
+        if self._every is not None:
+            self._next = self._every * (total_gradients // self._every + 1)
+
     def passed(self, total_gradients: int) -> None:
         """All ranks have made so many gradients: begin an average if one is due."""
         if self._next is None or total_gradients < self._next:

@@ -68,6 +68,25 @@ def average_survivors(
     )
 
 
+def anyone(comm: Comm, says: bool, seconds: float, *, mortal: bool) -> bool:
+    """Whether any rank that lives says so; collective.
+
+    Args:
+        comm: all ranks, dead ones included.
+        says: what this one says.
+        seconds: how long the ranks may let each other wait.
+        mortal: whether there may be dead ones.
+    """
+    mine = np.array([says], np.float64)
+    if not mortal:
+        return bool(mean(comm, mine, seconds) > 0)
+
+    def ask(survivors: Survivors) -> bool:
+        return bool(mean(survivors.comm, mine, seconds) > 0)
+
+    return together(comm, ask, seconds).value
+
+
 def _means(
     survivors: Survivors,
     parts: Any,

@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from acidmpi.dynamics.arrivals import PoissonArrivals
 from acidmpi.pairing.events import Meeting
@@ -38,6 +38,14 @@ class Demand(Protocol):
 
     def seconds_to_next(self) -> float:
         """A bound on how long nothing new becomes due."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, beside what follows from the time."""
+        ...
+
+    def restore(self, state: dict[str, Any], units: float) -> None:
+        """Go on from what `state` gave, or anew; events before `units` are over."""
         ...
 
 
@@ -93,6 +101,19 @@ class PoissonDemand:
         """One of them has been made."""
         self._due = max(0, self._due - 1)
 
+    def state(self) -> dict[str, Any]:
+        """Arrivals not served, and the clock."""
+        return {"due": self._due, "arrivals": self._arrivals.state()}
+
+    def restore(self, state: dict[str, Any], units: float) -> None:
+        """Go on from what `state` gave."""
+        del units
+        if state:
+            self._due = state["due"]
+            self._arrivals.restore(state["arrivals"])
+        else:
+            self._arrivals.begin(self._units.now())
+
     def seconds_to_next(self) -> float:
         """Seconds to the next arrival; a fraction of a unit if neighbours may call."""
         unit = self._units.unit_seconds
@@ -130,6 +151,15 @@ class GradientDemand:
     def served(self) -> None:
         """Nothing to do."""
 
+    def state(self) -> dict[str, Any]:
+        """Exchanges begun."""
+        return {"begun": self._begun}
+
+    def restore(self, state: dict[str, Any], units: float) -> None:
+        """Go on from what `state` gave; else nothing is due."""
+        del units
+        self._begun = state.get("begun", self._gradients())
+
     def seconds_to_next(self) -> float:
         """A gradient wakes the loop; a passive rank looks up for those that ask it."""
         unit = self._units.unit_seconds
@@ -163,6 +193,16 @@ class ScheduledDemand:
     def served(self) -> None:
         """It is over."""
         self._times.popleft()
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: the list follows from the seed, and the place in it from the time."""
+        return {}
+
+    def restore(self, state: dict[str, Any], units: float) -> None:
+        """Leave out the events before `units`."""
+        del state
+        while self._next is not None and self._next.time < units:
+            self._next = next(self._meetings, None)
 
     def seconds_to_next(self) -> float:
         """Unknown: the driver's own bound holds."""

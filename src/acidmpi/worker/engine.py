@@ -26,7 +26,7 @@ from acidmpi.mpi.survival import alert, check_survivable
 from acidmpi.mpi.threads import check_thread_level
 from acidmpi.worker.assembly import Parts, assemble, shared_topology, warm_kernels
 from acidmpi.worker.averaging import Average
-from acidmpi.worker.closing import average_survivors
+from acidmpi.worker.closing import anyone, average_survivors
 from acidmpi.worker.final import (
     Spread,
     average_arrays,
@@ -34,6 +34,7 @@ from acidmpi.worker.final import (
     broadcast_arrays,
     mean,
 )
+from acidmpi.worker.keeping import Keeping
 from acidmpi.worker.ledger import INTERRUPTED
 from acidmpi.worker.membership import Death
 from acidmpi.worker.options import WorkerOptions
@@ -53,6 +54,7 @@ class Engine:
         rules: hyper-parameters, one of each kind that will be applied.
         common: further arrays that rank 0 hands out at the start.
         metrics: a writer of records, or None.
+        keeping: checkpoints, or None for none.
 
     Raises:
         ConfigError: an option or the communicator is not acceptable.
@@ -71,6 +73,7 @@ class Engine:
         rules: Sequence[Any],
         common: Sequence[Array] = (),
         metrics: Any = None,
+        keeping: Keeping | None = None,
     ) -> None:
         check_thread_level(options.progress)
         if options.fault_tolerant:
@@ -84,6 +87,9 @@ class Engine:
         self._drift = math.nan
         self._reason = ""
         self._closed = False
+        self._keeping = keeping
+        if keeping is not None:
+            keeping.begin()
         with alert(comm, "the start") if options.fault_tolerant else nullcontext():
             self._comms = Communicators.open(comm, self._seconds)
             try:
@@ -94,7 +100,7 @@ class Engine:
         self.drill.attach(self, "gradient", "gradient")
         self.drill.start()
         self._parts.driver.start()
-        self._catch_up(1.0)
+        self._catch_up(self._parts.ledger.gradients + 1.0)
 
     def _open(
         self,
@@ -118,7 +124,14 @@ class Engine:
         phase("assemble")
         with agreeing(collective, self._seconds):
             return assemble(
-                self._comms, arrays, options, graph, node, metrics, self.drill
+                self._comms,
+                arrays,
+                options,
+                graph,
+                node,
+                metrics,
+                self.drill,
+                self._keeping,
             )
 
     @property
@@ -183,8 +196,11 @@ class Engine:
         self.check()
         if self.options.logical:
             parts.units.move_to(parts.ledger.gradients + 1.0)
-        event()
-        parts.ledger.count_gradient(loss, samples)
+        with parts.state.lock:
+            event()
+            parts.ledger.count_gradient(loss, samples)
+            if self._keeping is not None:
+                self._keeping.publish(loss)
         parts.units.count_gradient()
         parts.recorder.gradient(loss, lr)
         self._after_gradient()
@@ -237,6 +253,8 @@ class Engine:
         self._closed = True
         self._leave(error)
         ledger = self._parts.ledger
+        if ledger.failure is None:
+            self._keep_last()
         if ledger.failure is None and self.options.fault_tolerant:
             self._average_survivors(buffers)
         elif ledger.failure is None:
@@ -302,6 +320,7 @@ class Engine:
             made = self._parts.ledger.gradients
             self._parts.averaging.passed(made * self.size)
             self._catch_up(made + 1.0)
+            self._keep(made * self.size)
             return
         driver, rate = self._parts.driver, self._parts.lag_rate
         if self._parts.demand.by_gradients:
@@ -309,6 +328,25 @@ class Engine:
         driver.poll()
         if self.options.max_lag is not None:
             driver.wait_for_lag(self.options.max_lag, rate, self._seconds)
+
+    def _keep(self, total: int) -> None:
+        """In logical time: take this rank's part of a checkpoint if one is due."""
+        cutter, driver = self._parts.cutter, self._parts.driver
+        ledger = self._parts.ledger
+        if cutter is not None:
+            cutter.reach(
+                total,
+                lambda: ledger.stopped,
+                lambda still: driver.wait_while(still, self._seconds),
+            )
+
+    def _keep_last(self) -> None:
+        """Take a last part if any rank was asked for one; all are here (collective)."""
+        cutter, mortal = self._parts.cutter, self.options.fault_tolerant
+        if cutter is not None and anyone(
+            self._comms.collective, cutter.asked, self._seconds, mortal=mortal
+        ):
+            cutter.take_last(self.total_gradients)
 
     def _catch_up(self, units: float) -> None:
         """In logical time: make every exchange that is due before `units`."""

@@ -186,6 +186,14 @@ class Exchanger:
         self._free += fresh
         return lost
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"drift_with": dict(self.drift_with)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.drift_with.update(state["drift_with"])
+
     def abandon(self) -> None:
         """Give up what is on the wire."""
         self._transport.abandon()

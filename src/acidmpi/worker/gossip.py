@@ -10,6 +10,7 @@ from acidmpi.kernels.hyper import Add
 from acidmpi.mpi.communicators import told_to_all
 from acidmpi.mpi.reductions import Comm
 from acidmpi.worker.engine import Engine
+from acidmpi.worker.keeping import Keeping
 from acidmpi.worker.participant import Participant, make_options
 from acidmpi.worker.state import Update
 
@@ -32,6 +33,7 @@ class Gossip(Participant):
             the bits of bfloat16.
         comm: an mpi4py intracommunicator; duplicated.
         metrics: a `telemetry.metrics.Metrics`, or None.
+        keeping: checkpoints, or None for none.
         options: fields of `WorkerOptions`. The unit of time is the mean interval between
             calls of `apply`, or `unit_seconds`; until one of them is known no exchange
             is due.
@@ -44,7 +46,13 @@ class Gossip(Participant):
     """
 
     def __init__(
-        self, x: Array, *, comm: Comm, metrics: Any = None, **options: Any
+        self,
+        x: Array,
+        *,
+        comm: Comm,
+        metrics: Any = None,
+        keeping: Keeping | None = None,
+        **options: Any,
     ) -> None:
         with told_to_all(comm):
             chosen = make_options(options)
@@ -57,6 +65,7 @@ class Gossip(Participant):
             signature={"array": f"{self._x.dtype}{list(self._shape)}"},
             rules=[Add()],
             metrics=metrics,
+            keeping=keeping,
         )
 
     def apply(

@@ -10,6 +10,7 @@ Guarantees:
 import math
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,31 @@ class Ledger:
         with self._changed:
             self._alone = True
             self._changed.notify_all()
+
+    def state(self) -> dict[str, Any]:
+        """This rank's own counts, for a checkpoint."""
+        with self._changed:
+            return {
+                "gradients": self._own,
+                "samples": self.samples,
+                "losses": list(self._losses),
+                "idle_seconds": self.idle_seconds,
+            }
+
+    def restore(self, state: dict[str, Any], counts: Sequence[int]) -> None:
+        """Go on from what `state` gave.
+
+        Args:
+            state: of this rank.
+            counts: gradients of every rank at that time.
+        """
+        with self._changed:
+            self._own, self.samples = state["gradients"], state["samples"]
+            self._losses = list(state["losses"])
+            self.idle_seconds = state["idle_seconds"]
+            self._known[:] = counts
+            self._total = int(self._known.sum())
+            self._check_goal()
 
     def learn(self, rank: int, gradients: int) -> None:
         """`rank` has made at least so many gradients."""

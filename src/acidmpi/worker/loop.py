@@ -24,6 +24,7 @@ from acidmpi.worker.averaging import Averaging
 from acidmpi.worker.collecting import Collecting
 from acidmpi.worker.demand import Demand
 from acidmpi.worker.exchange import Exchanger, Terms
+from acidmpi.worker.keeping import Cutter
 from acidmpi.worker.ledger import BROKEN, FAILED, Ledger
 from acidmpi.worker.pulse import Pulse
 from acidmpi.worker.tally import Tally
@@ -31,6 +32,9 @@ from acidmpi.worker.waiting import Waiting
 from acidmpi.worker.watchdog import Watchdog
 
 REQUEST, ACCEPT, BUSY = int(Kind.REQUEST), int(Kind.ACCEPT), int(Kind.BUSY)
+
+PROMISING = (REQUEST, ACCEPT, int(Kind.CONFIRM))
+"""What both ends of a match have sent or received before its exchange."""
 
 ANSWER_SECONDS = 2e-3
 """Longest sleep while a peer is waited for."""
@@ -61,6 +65,7 @@ class CommunicationLoop:
         clock: where time comes from.
         deadline_seconds: how long an answer may take at least; see `progress.limits`.
         hot_seconds: how long after a question its answer is looked for without sleep.
+        cutter: takes this rank's part of a checkpoint between exchanges, or None.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class CommunicationLoop:
         clock: Clock,
         deadline_seconds: float,
         hot_seconds: float,
+        cutter: Cutter | None = None,
     ) -> None:
         self.machine = machine
         self._events = 0
@@ -94,9 +100,12 @@ class CommunicationLoop:
         self.limits = Limits(deadline_seconds)
         """How long anything may take."""
         self._hot_seconds = hot_seconds
+        self._cutter = cutter
         self._ask_again_seconds = clock.now()
         self._offered: dict[int, float] = {}
         self._heard: dict[int, float] = {}
+        self._promised: dict[int, int] = {}
+        """Parts of checkpoints that either end has promised to have taken, by peer."""
         self._look_seconds = self._began_seconds = clock.now()
         self._told_flags = 0
         self._told_failure = False
@@ -170,6 +179,7 @@ class CommunicationLoop:
             if self._pulse.all_done:
                 return False
             if machine.awaited is None:
+                self._cut()
                 self._start()
                 yield Pace.POLL if machine.awaited is None else Pace.HOT
             else:
@@ -206,9 +216,19 @@ class CommunicationLoop:
     def _exchange(self) -> Steps[None]:
         peer = self.machine.matched
         assert peer is not None
+        if self._cutter is not None:
+            self._cutter.follow(self._promised.pop(peer, 0))
         terms = Terms(peer, 0.5, min(self._offered[peer], self._heard[peer]))
         self._began_seconds = self._clock.now()
         yield from self._exchanger.exchange(terms, self._arrived)
+
+    def _promise(self, peer: int, taken: int) -> None:
+        self._promised[peer] = max(taken, self._promised.get(peer, 0))
+
+    def _cut(self) -> None:
+        """Between two exchanges: take this rank's part of a checkpoint if one is due."""
+        if self._cutter is not None:
+            self._cutter.poll()
 
     def _arrived(self) -> None:
         """The peer has what it needs, and so has this rank: be free, and ask again.
@@ -300,6 +320,8 @@ class CommunicationLoop:
     def _hear_pairing(self, source: int, kind: int, notice: Notice) -> None:
         if kind in (REQUEST, ACCEPT):
             self._heard[source] = notice.alpha_tilde
+        if kind in PROMISING:
+            self._promise(source, notice.taken)
         if source == self.machine.asking and kind in (ACCEPT, BUSY):
             self.limits.answers.add(self.waiting.answer_seconds)
         self._send(self.machine.receive(source, kind))
@@ -322,11 +344,14 @@ class CommunicationLoop:
         for peer, kind in messages:
             if kind in (REQUEST, ACCEPT):
                 self._offered[peer] = notice.alpha_tilde
+            if kind in PROMISING:
+                self._promise(peer, notice.taken)
             self._wire.send(peer, kind, notice)
 
     def _notice(self) -> Notice:
         ledger = self._ledger
-        return Notice(ledger.flags, ledger.gradients, self._pulse.alpha_tilde)
+        taken = 0 if self._cutter is None else self._cutter.promised
+        return Notice(ledger.flags, ledger.gradients, self._pulse.alpha_tilde, taken)
 
     def _tell_flags(self) -> None:
         """Pass news on to the neighbours; a failure of this rank to everyone."""

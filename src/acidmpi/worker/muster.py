@@ -71,6 +71,11 @@ class Muster:
         """Set it to leave out the pauses, as at the end of a run."""
 
     @property
+    def members(self) -> tuple[int, ...]:
+        """Who lives, as this rank knows."""
+        return self._membership.alive
+
+    @property
     def age(self) -> float:
         """Time since the last result, in intervals as they really are."""
         return self._since / max(self._interval, self._period)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acidmpi.checkpoint.keeper import Keeper
 from acidmpi.clocks import Clock
 from acidmpi.dynamics.coefficients import BASELINE, Coefficients
 from acidmpi.dynamics.governor import Governor
@@ -46,6 +47,8 @@ class Field(IntEnum):
     LOSS_COUNT = 4
     READY = 5
     DONE = 6
+    SETS_ENDED = 7
+    SETS_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Pulse:
             says when an average is due.
         clock: where time comes from.
         metrics: where heartbeats are recorded, or None.
+        keeper: told of totals, and of who has its part of a checkpoint on disk; in
+            logical time only of the latter.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class Pulse:
         averaging: Averaging | Collecting | None,
         clock: Clock,
         metrics: Any = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.rank, self.size = comm.rank, comm.size
         self._counted = comm.size
@@ -121,6 +127,8 @@ class Pulse:
         self._averaging = averaging
         self._clock = clock
         self._metrics = metrics
+        self._keeper = keeper
+        self._elapsed_before = 0.0
         self._began_seconds = clock.now()
         self._done = False
         self._before = np.zeros(len(Field))
@@ -203,17 +211,49 @@ class Pulse:
         """One last sum, of integers, when no round will begin any more."""
         return start_sum(self._comm, mine, result)
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: this rank's share of the sums, and what they said."""
+        sums = self._contribution()[: len(Field)]
+        sums[[Field.READY, Field.DONE, Field.SETS_ENDED, Field.SETS_KEPT]] = 0
+        governor = self._governor
+        return {
+            "fields": sums.tolist(),
+            "lately": self._lately.tolist(),
+            "steadily": self._steadily.tolist(),
+            "rate": None if governor is None else governor.known_rate,
+        }
+
+    def restore(self, state: dict[str, Any], fields: Vector) -> None:
+        """Go on from what `state` gave.
+
+        Args:
+            state: of this rank.
+            fields: of all ranks' states, one row for each.
+        """
+        self._elapsed_before = state["fields"][Field.ELAPSED]
+        self._before[:] = fields.sum(axis=0)
+        self._lately[:], self._steadily[:] = state["lately"], state["steadily"]
+        if self._governor is not None:
+            self._governor.restore(state["rate"])
+
+    def _elapsed(self) -> float:
+        """Seconds of this rank so far, those of earlier starts included."""
+        return self._elapsed_before + self._clock.now() - self._began_seconds
+
     def _contribution(self) -> Vector:
         ledger, tally = self._ledger, self._tally
         loss_sum, loss_count = ledger.losses
         fields = np.zeros(len(Field))
-        fields[Field.ELAPSED] = self._clock.now() - self._began_seconds
+        fields[Field.ELAPSED] = self._elapsed()
         fields[Field.GRADIENTS] = ledger.gradients
         fields[Field.EXCHANGES] = tally.exchanges
         fields[Field.LOSS_SUM] = loss_sum
         fields[Field.LOSS_COUNT] = loss_count
         fields[Field.READY] = tally.exchanges >= ENOUGH_EXCHANGES
         fields[Field.DONE] = self._done
+        if self._keeper is not None:
+            ended, kept = self._keeper.contribution()
+            fields[Field.SETS_ENDED], fields[Field.SETS_KEPT] = ended, kept
         slots = ledger.all_known if self._mortal else np.zeros(self.size)
         slots[self.rank] = ledger.gradients
         sampled = self._state.sample(self._sketcher.coordinates)
@@ -229,6 +269,7 @@ class Pulse:
         remember(self._lately, step, Field.GRADIENTS, UNIT_GRADIENTS * self._counted)
         self.beat = self._read(fields, step, rest[self.size :])
         self._end_if_done(fields)
+        self._keep(fields)
         if self._averaging is not None:
             self._averaging.passed(self.beat.total_gradients)
         if self._governor is not None:
@@ -254,6 +295,18 @@ class Pulse:
         if self._mortal:
             return self._ledger.total_gradients
         return int(fields[Field.GRADIENTS])
+
+    def _keep(self, fields: Vector) -> None:
+        """A set of checkpoints may be complete now, or due."""
+        if self._keeper is not None:
+            self._hear_of_sets(self._keeper, fields)
+            if self._averaging is not None:  # not in logical time
+                self._keeper.passed(self.beat.total_gradients)
+
+    def _hear_of_sets(self, keeper: Keeper, fields: Vector) -> None:
+        members = self._heartbeat.members
+        if len(members) == self._counted:  # else somebody died after the sum was made
+            keeper.hear(fields[Field.SETS_ENDED], fields[Field.SETS_KEPT], members)
 
     def _read(self, fields: Vector, step: Vector, sketch: Vector) -> Beat:
         unit = self._unit()

@@ -65,7 +65,7 @@ class RankState:
         accelerated: bool,
         ration: float = math.inf,
     ) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.arrays = tuple(arrays)
         self.kernels = kernels
         self.units = units
@@ -102,6 +102,25 @@ class RankState:
         """One exchange is complete: it allows for some mixing."""
         with self.lock:
             self._theta.count_exchange()
+
+    def state(self) -> dict[str, Any]:
+        """x, x̃ and the time they stand at, not copied: hold the lock as long as needed."""
+        return {
+            "x": list(self.arrays),
+            "x_tilde": list(self._tilde),
+            "stands_at": self._stands_at,
+            "theta": self._theta.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be as `state` said; its arrays are copied."""
+        with self.lock:
+            for mine, name in ((self.arrays, "x"), (self._tilde, "x_tilde")):
+                for target, values in zip(mine, state[name], strict=True):
+                    if target is not None:
+                        target[:] = values
+            self._stands_at = state["stands_at"]
+            self._theta.restore(state["theta"])
 
     def restart(self) -> None:
         """Set x̃ to x, as at the start of a run, after x was written from outside."""

@@ -5,6 +5,17 @@ from typing import Any
 TYPICAL_WEIGHT = 0.2
 FIRST_GUESS_SECONDS = 1e-4
 
+COUNTS = (
+    "exchanges",
+    "repeated",
+    "bytes_sent",
+    "waiting_seconds",
+    "exchanging_seconds",
+    "typical_exchange_seconds",
+    "by_peer",
+)
+"""What a checkpoint keeps."""
+
 
 class Tally:
     """Counts exchanges; owned by the communication loop, read by anyone.
@@ -29,6 +40,15 @@ class Tally:
         self.by_peer = [0] * size
         self._last_peer = -1
         self._metrics = metrics
+
+    def state(self) -> dict[str, Any]:
+        """The counts, for a checkpoint."""
+        return {name: getattr(self, name) for name in COUNTS}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        for name in COUNTS:
+            setattr(self, name, state[name])
 
     def matched(self, peer: int, seconds: float) -> None:
         """A match with `peer` came after waiting `seconds`."""

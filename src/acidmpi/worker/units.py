@@ -1,7 +1,7 @@
 """The time of the dynamics, in units of one mean gradient: by a clock, or logical."""
 
 import threading
-from typing import Protocol
+from typing import Any, Protocol
 
 from acidmpi.clocks import Clock
 from acidmpi.dynamics.timebase import TimeBase
@@ -33,7 +33,7 @@ class WallUnits:
         self._clock = clock
         self._base = TimeBase()
         self._lock = threading.Lock()
-        self._counted = 0
+        self._counted: float = 0
         if unit_seconds is not None:
             self.set_unit(unit_seconds)
 
@@ -53,6 +53,17 @@ class WallUnits:
             if self._base.seconds_per_unit is None:
                 self._counted += 1
 
+    def state(self) -> dict[str, Any]:
+        """The time and the unit."""
+        return {"now": self.now(), "unit_seconds": self.unit_seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from the time and the unit that `state` gave."""
+        with self._lock:
+            self._counted = state["now"]
+            if state["unit_seconds"] is not None and self.unit_seconds is None:
+                self._base.set_unit(state["unit_seconds"], self._clock.now())
+
     def set_unit(self, unit_seconds: float) -> None:
         """From now on a unit takes `unit_seconds`; time stays continuous."""
         with self._lock:
@@ -71,6 +82,14 @@ class LogicalUnits:
 
     def count_gradient(self) -> None:
         """Time is moved by `move_to` only."""
+
+    def state(self) -> dict[str, Any]:
+        """The time."""
+        return {"now": self._now, "unit_seconds": 1.0}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from the time that `state` gave."""
+        self._now = state["now"]
 
     def move_to(self, units: float) -> None:
         """Move forward; a time already passed is kept."""

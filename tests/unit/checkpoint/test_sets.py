@@ -227,12 +227,20 @@ def test_a_manifest_of_another_set_is_seen(tmp_path):
 
 def test_old_sets_are_removed_rank_by_rank(tmp_path):
     found = fill(tmp_path)
-    found.remove(1, 0, leads=True)
-    assert [p.name for p in sorted(found.folder(1).iterdir())] == [
-        "rank-1.json",
-        "rank-1.safetensors",
-    ]
     found.remove(1, 1, leads=False)
+    assert [p.name for p in sorted(found.folder(1).iterdir())] == [
+        "manifest.json",
+        "rank-0.json",
+        "rank-0.safetensors",
+    ]
+    found.remove(1, 0, leads=True)
+    assert found.numbers() == [2]
+    found.remove(1, 1, leads=False)  # there is nothing left of it
+
+
+def test_the_leader_removes_what_ranks_of_earlier_starts_have_left(tmp_path):
+    found = fill(tmp_path)
+    found.remove(1, 0, leads=True)
     assert found.numbers() == [2]
 
 

@@ -59,7 +59,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     [
         (["--comm-rat", "1"], "unknown option --comm-rat; did you mean '--comm-rate'?"),
         (["--comm_rate=1"], "unknown option --comm_rate; did you mean '--comm-rate'?"),
-        (["--resume"], "unknown option --resume"),
+        (["--resum"], "did you mean '--resume'"),
         (["--compression", "topk"], "--compression is for --method allreduce"),
         (["--method", "localsgd", "--topology", "star"], "--topology is for --method"),
         (["--method", "allreduce", "--local-steps", "2"], "--method localsgd, got 2"),

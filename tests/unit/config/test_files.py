@@ -66,7 +66,7 @@ def test_keys_may_be_written_with_hyphens(tmp_path):
     [
         ("comm_rat = 2", "unknown key 'comm_rat'; did you mean 'comm_rate'?"),
         ("zzz = 2", "unknown key 'zzz'; known keys are task, model"),
-        ("resume = true", "unknown key 'resume'"),
+        ("resum = true", "unknown key 'resum'"),
         ("comm_rate = 2\ncomm-rate = 3", "'comm_rate' stands twice"),
         ("lr = '0.1'", "--lr must be a number above 0 or 'none', got '0.1'"),
         ("lr = -1", "--lr must be a number above 0 or 'none', got -1"),

@@ -48,6 +48,8 @@ WRONG = {
     "subset": [0],
     "safety": [-0.1, 1.1, math.nan],
     "deadline_seconds": [0, math.inf],
+    "checkpoint_every": [0, -1],
+    "resume": ["", 3, True],
     "output": [False],
     "overwrite": [1, "yes", None],
     "log_seconds": [0],

@@ -18,6 +18,7 @@ from acidmpi.errors import (
     DisagreementError,
     Interrupted,
     PeerFailed,
+    Preempted,
     RemoteError,
 )
 from acidmpi.tasks.quadratic import Quadratic
@@ -88,7 +89,6 @@ def test_help_tells_the_exit_statuses_and_is_told_once(capsys, monkeypatch):
     [
         (["--comm-rat", "1"], "did you mean '--comm-rate'?"),
         (["--lr", "fast"], "--lr must be a number"),
-        (["--resume"], "unknown option --resume"),
         (["--compression", "topk"], "--compression is for --method allreduce"),
         (["--config", "/nowhere/run.toml"], "/nowhere/run.toml"),
     ],
@@ -206,16 +206,22 @@ def test_a_signal_writes_a_partial_summary_and_ends_with_130(
 
 
 @pytest.mark.parametrize("stage", ["load_task", "make_trainer"])
-def test_a_signal_before_training_ends_with_130(capsys, tmp_path, monkeypatch, stage):
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "preempted")],
+)
+def test_a_signal_before_training_has_a_status_of_its_own(
+    capsys, tmp_path, monkeypatch, stage, number, status, word
+):
     def interrupted(*arguments, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(0.2)
         return original(*arguments, **options)
 
     original = getattr(session, stage)
     monkeypatch.setattr(session, stage, interrupted)
-    assert run(*QUADRATIC, "--output", tmp_path / "run") == 130
-    assert "interrupted" in message(capsys)
+    assert run(*QUADRATIC, "--output", tmp_path / "run") == status
+    assert word in message(capsys)
 
 
 class FakeCompany:
@@ -262,6 +268,8 @@ def test_an_orderly_end_does_not_abort(capsys):
 def test_statuses():
     assert exit_status(Interrupted("x"), 1) == 130
     assert exit_status(RemoteError(1, "interrupted by a signal"), 1) == 130
+    assert exit_status(Preempted("x"), 1) == 75
+    assert exit_status(RemoteError(1, "preempted by a signal"), 1) == 75
     assert exit_status(RemoteError(1, "x"), 1) == 1
     assert exit_status(DisagreementError("x"), 1) == 2
     assert exit_status(ConfigError("x"), 2) == 2

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from acidmpi.errors import Interrupted
+from acidmpi.errors import Interrupted, Preempted
 from acidmpi.train.signals import SAME_REQUEST_SECONDS, SignalWatch
 
 PATIENCE_SECONDS = 10.0
@@ -23,15 +23,19 @@ def wait_until(condition):
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_for_the_end(number):
+@pytest.mark.parametrize(
+    ("number", "preempted"),
+    [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGUSR1, True)],
+)
+def test_a_signal_asks_for_the_end(number, preempted):
     left = []
     with SignalWatch(leave=left.append) as watch:
         watch.check()
         assert not watch.requested
         os.kill(os.getpid(), number)
         wait_until(lambda: watch.requested)
-        with pytest.raises(Interrupted):
+        assert watch.preempted == preempted
+        with pytest.raises(Preempted if preempted else Interrupted):
             watch.check()
     assert left == []
 
@@ -96,14 +100,14 @@ def test_the_lock_lets_an_action_run_once(planted):
 
 def test_other_signals_are_left_alone():
     seen = []
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: seen.append(number))
     try:
         with SignalWatch(leave=seen.append) as watch:
-            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGUSR2)
             wait_until(lambda: seen)
             assert not watch.requested
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGUSR2, before)
 
 
 def test_handlers_are_put_back():

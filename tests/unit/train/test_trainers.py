@@ -36,5 +36,5 @@ def test_the_method_and_the_task_choose_the_trainer(monkeypatch, method, uses_to
     monkeypatch.setattr(name, lambda given: given)
     task = SimpleNamespace(defaults=SimpleNamespace(uses_torch=uses_torch))
     config = TrainConfig(method=method)
-    made = make_trainer(task, "comm", config, "plan", "metrics")
-    assert made == Setting(task, "comm", config, "plan", "metrics")
+    made = make_trainer(task, "comm", config, "plan", "metrics", "kept")
+    assert made == Setting(task, "comm", config, "plan", "metrics", "kept")

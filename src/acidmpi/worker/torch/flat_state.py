@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -55,6 +56,20 @@ class FlatState:
     def arrays(self, buffer: int, start: int, stop: int) -> tuple[Array, ...]:
         """The state of a part of a buffer."""
         return tuple(as_array(flat)[start:stop] for flat in self._allocated()[buffer])
+
+    def state(self) -> dict[str, Any]:
+        """The flat tensors as arrays, live; and a copy of the ages."""
+        flats = [[as_array(flat) for flat in held] for held in self._flats]
+        return {"flats": flats, "ages": self.ages.astype(np.int64)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        if state["flats"]:
+            for mine, saved in zip(self._allocated(), state["flats"], strict=True):
+                for flat, array in zip(mine, saved, strict=True):
+                    as_array(flat)[...] = array
+        self.ages[...] = state["ages"]
+        self.expose(np.flatnonzero(self.ages).tolist())
 
     def refresh(self) -> None:
         """Take over `optimizer.state` if someone has replaced, emptied or filled it."""

@@ -8,7 +8,7 @@ Guarantees of a fused optimizer:
 
 import inspect
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from acidmpi.arrays.flat import Array, Run
 from acidmpi.arrays.torch.model import FlatModel
+from acidmpi.arrays.torch.trees import arrays_of, tensors_of
 from acidmpi.arrays.torch.views import as_tensor, wide
 from acidmpi.errors import ConfigError
 from acidmpi.kernels.hyper import Hyper
@@ -78,6 +79,14 @@ class FusedOptimizer:
         updates = [self._update(launch, zero_gradient) for launch in self._launches]
         self._count()
         return updates
+
+    def state(self) -> dict[str, Any]:
+        """Flat arrays, live, and a copy of the ages."""
+        return self._state.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._state.restore(state)
 
     def close(self) -> None:
         """Let go of the optimizer; its state stays where it is."""
@@ -150,6 +159,15 @@ class GenericOptimizer:
         self._model = model
         self._sizes = _group_sizes(optimizer)
         self._scratch: tuple[Tensor, ...] = ()
+
+    def state(self) -> dict[str, Any]:
+        """The optimizer's own; its arrays are live."""
+        state: dict[str, Any] = arrays_of(self._optimizer.state_dict())
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._optimizer.load_state_dict(tensors_of(state))
 
     def step(self, x_tilde: Sequence[Array | None]) -> None:
         """Make one step with the gradients in the buffers.

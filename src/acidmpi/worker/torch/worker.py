@@ -16,6 +16,7 @@ from acidmpi.mpi.communicators import told_to_all
 from acidmpi.mpi.reductions import Comm
 from acidmpi.worker.averaging import Average
 from acidmpi.worker.engine import Engine
+from acidmpi.worker.keeping import Keeping
 from acidmpi.worker.options import WorkerOptions
 from acidmpi.worker.participant import Participant, make_options
 from acidmpi.worker.torch.optimizers import GenericOptimizer, fuse
@@ -52,6 +53,7 @@ class Worker(Participant):
         nonfinite: what to do with a NaN or an infinity in a gradient: `raise`
             `NonFiniteError`, or `skip` the update (the gradient still counts).
         metrics: a `telemetry.metrics.Metrics`, or None.
+        keeping: checkpoints, or None for none.
         options: fields of `WorkerOptions`.
 
     Raises:
@@ -69,6 +71,7 @@ class Worker(Participant):
         comm: Comm,
         nonfinite: NonFinite = "raise",
         metrics: Any = None,
+        keeping: Keeping | None = None,
         **options: Any,
     ) -> None:
         self._module = model
@@ -88,7 +91,9 @@ class Worker(Participant):
                 None if self._fused else GenericOptimizer(optimizer, self._flat)
             )
         try:
-            self._engine = self._start(comm, chosen, metrics)
+            self._prepare(keeping)
+            self._engine = self._start(comm, chosen, metrics, keeping)
+            self._restore_buffers(keeping)
         except BaseException:
             self._release()
             raise
@@ -99,7 +104,13 @@ class Worker(Participant):
             self._engine.next_gradient,
         )
 
-    def _start(self, comm: Comm, options: WorkerOptions, metrics: Any) -> Engine:
+    def _start(
+        self,
+        comm: Comm,
+        options: WorkerOptions,
+        metrics: Any,
+        keeping: Keeping | None,
+    ) -> Engine:
         return Engine(
             [buffer.values for buffer in self._flat.buffers],
             comm,
@@ -108,6 +119,7 @@ class Worker(Participant):
             rules=self._fused.rules() if self._fused else (),
             common=self._common(),
             metrics=metrics,
+            keeping=keeping,
         )
 
     @property
@@ -154,6 +166,33 @@ class Worker(Participant):
         self._engine.gradient(event, loss, samples, self._rate())
         if zero_grad and (self._generic or event == self._skip):
             self._flat.zero_gradients()
+
+    def _learned(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the optimizer and of the model's buffers.
+
+        The optimizer's arrays change with `step` only; buffers are copied.
+        """
+        optimizer = self._fused or self._generic
+        assert optimizer is not None
+        buffers = [as_array(b.detach()).copy() for b in self._module.buffers()]
+        return {"optimizer": optimizer.state(), "buffers": buffers}
+
+    def _prepare(self, keeping: Keeping | None) -> None:
+        """Before communication begins: the optimizer goes on from a checkpoint."""
+        if keeping is None:
+            return
+        keeping.learned = self._learned
+        if keeping.saved is not None:
+            optimizer = self._fused or self._generic
+            assert optimizer is not None
+            optimizer.restore(keeping.saved.part["caller"]["learned"]["optimizer"])
+
+    def _restore_buffers(self, keeping: Keeping | None) -> None:
+        """After rank 0's were handed to all: each rank has its own statistics."""
+        if keeping is not None and keeping.saved is not None:
+            saved = keeping.saved.part["caller"]["learned"]["buffers"]
+            for buffer, array in zip(self._module.buffers(), saved, strict=True):
+                as_array(buffer.detach())[...] = array
 
     def load_average(self, average: Average, other: nn.Module) -> None:
         """Write an average into `other`, a model of the same architecture."""
