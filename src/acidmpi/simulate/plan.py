@@ -144,7 +144,7 @@ def _row(way: Way) -> tuple[str, ...]:
 
 
 def _named(way: Way) -> str:
-    rate = f", {way.comm_rate:g}" if way.comm_rate and way.method != "gossip" else ""
+    rate = f", {way.comm_rate:g}" if way.comm_rate else ""
     graph = f", {way.graph}" if way.graph else ""
     return f"{way.method}{graph}{rate}"
 

@@ -80,11 +80,23 @@ def _responses(values: Floats, constants: Coefficients) -> tuple[Floats, Floats]
 def lockstep_distance(size: int) -> float:
     """The same for synchronous gossip on the one-peer exponential graph.
 
-    After each step x is averaged with one peer, so an update of age a is shared by 2^a
-    ranks, up to all of them after log2 n steps. Looked at after averaging.
+    In each step x is averaged with one peer's and the update of x before is added, so an
+    update of age a is shared by 2^a ranks, up to all of them after log2 n steps.
     """
     rounds = math.ceil(math.log2(size))
-    return sum(max(0.0, 2.0**-age - 1 / size) for age in range(1, rounds + 1))
+    return sum(max(0.0, 2.0**-age - 1 / size) for age in range(rounds))
+
+
+def metropolis_distance(topology: Topology) -> float:
+    """The same for synchronous gossip with all neighbours, Metropolis weights.
+
+    With the eigenvalues w of the averaging matrix but 1: the mean of 1 / (1 - w^2).
+    """
+    first, second = topology.endpoints
+    degree = np.bincount(np.concatenate([first, second]), minlength=topology.size)
+    weights = 1.0 / (1 + np.maximum(degree[first], degree[second]))
+    kept = 1 - _eigenvalues(topology, weights)
+    return float(np.sum(1 / (1 - kept**2))) / topology.size
 
 
 def local_distance(size: int, local_steps: int) -> float:

@@ -120,16 +120,40 @@ def expected_slowest(times: GradientTimes, steps: int = 1) -> float:
     return float(np.trapezoid(1 - below, at))
 
 
-def gossip_seconds(times: GradientTimes, seed: int = 0) -> float:
-    """Mean step where each waits for the rank 2^k before it, k going round (simulated)."""
+def gossip_seconds(
+    times: GradientTimes, transfer: float, graph: Topology | None, seed: int = 0
+) -> float:
+    """Mean step of gossip in rounds, by a recursion over `ROUNDS` of them.
+
+    Parameters travel while the gradient is computed: a step of rank i that begins at t_i
+    ends at max(t_i + g_i, max over those it hears of max(t_i, t_j) + transfer).
+
+    Args:
+        times: of gradients.
+        transfer: seconds of all messages of a step, latency included.
+        graph: whom a rank hears in each step; None: the rank 2^k before, k going round.
+        seed: of the gradients' times.
+    """
     chance = np.random.default_rng([seed, 7])
     means, size = np.array(times.means), len(times.means)
     ready = np.zeros(size)
     for step in range(ROUNDS):
-        ready = ready + _draws(means, times.spread, chance)
-        before = 1 << (step % (size - 1).bit_length())
-        ready = np.maximum(ready, np.roll(ready, before))
+        heard = _heard(ready, step, graph)
+        computed = ready + _draws(means, times.spread, chance)
+        ready = np.maximum(computed, heard + transfer)
     return float(ready.mean()) / ROUNDS
+
+
+def _heard(ready: Floats, step: int, graph: Topology | None) -> Floats:
+    """When all have begun that each rank hears, itself included."""
+    if graph is None:
+        before = 1 << (step % (len(ready) - 1).bit_length())
+        return np.maximum(ready, np.roll(ready, before))
+    first, second = graph.endpoints
+    latest = ready.copy()
+    np.maximum.at(latest, first, ready[second])
+    np.maximum.at(latest, second, ready[first])
+    return latest
 
 
 def pairs_seconds(

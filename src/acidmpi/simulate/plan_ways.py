@@ -10,6 +10,7 @@ from acidmpi.simulate.plan_bytes import reduce_seconds, sent_by, sent_bytes
 from acidmpi.simulate.plan_distance import (
     local_distance,
     lockstep_distance,
+    metropolis_distance,
     stationary_distance,
 )
 from acidmpi.simulate.plan_times import (
@@ -135,9 +136,7 @@ class Cluster(NamedTuple):
 def ways(cluster: Cluster) -> list[Way]:
     """All that is planned, in no particular order."""
     config = cluster.config
-    found = [_allreduce(cluster), _local(cluster)]
-    if cluster.permitted is None:
-        found.append(_gossip(cluster))
+    found = [_allreduce(cluster), _local(cluster), _gossip(cluster)]
     found += [_compressed(cluster, name) for name in _names(config.compressions)]
     found += [
         _pairs(cluster, graph, method, share * config.comm_rate)
@@ -214,19 +213,23 @@ def _local(cluster: Cluster) -> Way:
 
 
 def _gossip(cluster: Cluster) -> Way:
-    config = cluster.config
-    computing = gossip_seconds(cluster.times, config.seed)
-    exposed = cluster.transfer_seconds + cluster.link.latency_seconds
+    """With one peer where any two ranks may talk, else with all neighbours."""
+    config, graph = cluster.config, cluster.permitted
+    heard = 1 if graph is None else max(map(graph.degree, range(graph.size)))
+    transfer = heard * cluster.transfer_seconds + cluster.link.latency_seconds
+    waiting = gossip_seconds(cluster.times, 0.0, graph, config.seed)
+    step = gossip_seconds(cluster.times, transfer, graph, config.seed)
+    far = lockstep_distance(config.ranks)
     return Way(
         method="gossip",
-        graph="one-peer exponential",
-        comm_rate=1.0,
-        step_seconds=computing + exposed,
-        waiting_seconds=computing - cluster.times.unit_seconds,
-        exposed_seconds=exposed,
-        sent_bytes=config.message_bytes,
-        memory_bytes=cluster.memory_bytes + config.message_bytes,
-        distance=lockstep_distance(config.ranks),
+        graph="one-peer-exponential" if graph is None else graph.name,
+        comm_rate=None,
+        step_seconds=step,
+        waiting_seconds=waiting - cluster.times.unit_seconds,
+        exposed_seconds=step - waiting,
+        sent_bytes=heard * config.message_bytes,
+        memory_bytes=cluster.memory_bytes + (1 + heard) * config.message_bytes,
+        distance=far if graph is None else metropolis_distance(graph),
     )
 
 

@@ -89,14 +89,22 @@ def _localsgd(
 
 
 def _gossip(
-    x: Floats, updates: Floats, ready: Floats, _: Floats, costs: Costs, step: int
+    x: Floats,
+    updates: Floats,
+    ready: Floats,
+    durations: Floats,
+    costs: Costs,
+    step: int,
 ) -> tuple[Floats, Floats]:
-    x, before = x + updates, 1 << ((step - 1) % max(1, (len(x) - 1).bit_length()))
+    """Parameters travel while the gradient at them is computed."""
+    before = 1 << ((step - 1) % max(1, (len(x) - 1).bit_length()))
     took = (
         costs.message_bytes / costs.link.bytes_per_second + costs.link.latency_seconds
     )
-    late = np.maximum(ready, np.roll(ready, before)) + took
-    return 0.5 * (x + np.roll(x, before, axis=0)), late
+    began = ready - durations
+    heard = np.maximum(began, np.roll(began, before)) + took
+    mixed = 0.5 * (x + np.roll(x, before, axis=0))
+    return mixed + updates, np.maximum(ready, heard)
 
 
 _AFTER = {"allreduce": _allreduce, "localsgd": _localsgd, "gossip": _gossip}

@@ -13,6 +13,7 @@ from acidmpi.simulate.plan_check import simulated_step
 from acidmpi.simulate.plan_distance import (
     local_distance,
     lockstep_distance,
+    metropolis_distance,
     stationary_distance,
 )
 from acidmpi.simulate.plan_times import (
@@ -86,11 +87,16 @@ def test_what_sticks_out_of_the_backward_pass(communication, buckets):
     assert found == pytest.approx(free - gradient)
 
 
-def test_gossip_waits_for_less_than_all_and_for_no_less_than_the_slowest():
+@pytest.mark.parametrize("name", [None, "ring"])
+def test_gossip_waits_for_less_than_all_and_for_no_less_than_the_slowest(name):
+    graph = name and make_topology(name, 16)
     even = GradientTimes.of(16, 0.1, spread=0.2)
-    assert 0.1 < gossip_seconds(even) < expected_slowest(even)
+    assert 0.1 < gossip_seconds(even, 0.0, graph) < expected_slowest(even)
     slow = GradientTimes.of(16, 0.1, straggler=3.0)
-    assert gossip_seconds(slow) == pytest.approx(0.3, rel=0.01)
+    assert gossip_seconds(slow, 0.0, graph) == pytest.approx(0.3, rel=0.02)
+    alike = GradientTimes.of(16, 0.1)
+    assert gossip_seconds(alike, 0.09, graph) == pytest.approx(0.1)
+    assert gossip_seconds(alike, 0.25, graph) == pytest.approx(0.25)
 
 
 class Noise:
@@ -146,15 +152,23 @@ def test_distances_known_from_independent_simulations(size, plain):
     assert 0.05 < 1 - helped / found < 0.25
 
 
-def test_distance_where_all_step_together():
+def in_rounds(mix, size, length=400):
     chance = np.random.default_rng(0)
-    size, length, seen = 8, 400, []
-    x = np.zeros((size, length))
-    for step in range(60):
-        x += chance.standard_normal(x.shape)
-        x = 0.5 * (x + np.roll(x, 1 << (step % 3), axis=0))
+    seen, x = [], np.zeros((size, length))
+    for step in range(100):
+        x = mix(x, step) + chance.standard_normal(x.shape)
         seen.append(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean() / length)
-    assert lockstep_distance(size) == pytest.approx(np.mean(seen[5:]), rel=0.05)
+    return np.mean(seen[20:])
+
+
+def test_distance_where_all_step_together():
+    found = in_rounds(lambda x, k: 0.5 * (x + np.roll(x, 1 << (k % 3), axis=0)), 8)
+    assert lockstep_distance(8) == pytest.approx(found, rel=0.05)
+    third = in_rounds(
+        lambda x, _: (x + np.roll(x, 1, axis=0) + np.roll(x, -1, axis=0)) / 3, 8
+    )
+    ring = make_topology("ring", 8)
+    assert metropolis_distance(ring) == pytest.approx(third, rel=0.05)
     assert local_distance(8, 1) == 0
     assert local_distance(8, 9) == pytest.approx(4 * 7 / 8)
 

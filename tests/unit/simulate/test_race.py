@@ -53,7 +53,9 @@ def test_a_message_costs_by_how_often_it_is_sent():
     sent = {"message_bytes": 1e5, "local_steps": 8}
     assert together("allreduce", **sent).seconds == pytest.approx(4 + 40 * 0.175)
     assert together("localsgd", **sent).seconds == pytest.approx(4 + 5 * 0.175)
-    assert together("gossip", **sent).seconds == pytest.approx(4 + 40 * 0.1)
+    assert together("gossip", **sent).seconds == pytest.approx(40 * 0.1)
+    twice = {**sent, "message_bytes": 2e5}
+    assert together("gossip", **twice).seconds == pytest.approx(40 * 0.2)
 
 
 def test_distances_are_those_of_the_methods():
