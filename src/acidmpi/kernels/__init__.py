@@ -7,6 +7,7 @@ from acidmpi.errors import ConfigError
 from acidmpi.kernels.protocol import Kernels
 
 BACKENDS = {
+    "cuda": ("acidmpi.kernels.cuda.backend", "CudaKernels"),
     "cpu": ("acidmpi.kernels.cpu.backend", "CpuKernels"),
     "reference": ("acidmpi.kernels.reference", "ReferenceKernels"),
 }

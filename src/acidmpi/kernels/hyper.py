@@ -55,3 +55,33 @@ class Add(NamedTuple):
 
 
 Hyper = SGD | Adam | Add
+
+
+def sgd_scalars(hyper: SGD) -> tuple[float, ...]:
+    """What a compiled loop is given: numbers and flags, in this order."""
+    return (
+        hyper.lr,
+        hyper.momentum,
+        1 - hyper.dampening,
+        hyper.weight_decay,
+        hyper.nesterov,
+        hyper.maximize,
+        hyper.first,
+        hyper.zero_gradient,
+    )
+
+
+def adam_scalars(hyper: Adam) -> tuple[float, ...]:
+    """What a compiled loop is given: numbers and flags, in this order."""
+    decoupled = hyper.decoupled
+    return (
+        hyper.step_size,
+        hyper.beta_1,
+        hyper.beta_2,
+        hyper.eps,
+        0.0 if decoupled else hyper.weight_decay,
+        hyper.lr * hyper.weight_decay if decoupled else 0.0,
+        hyper.second_root,
+        hyper.maximize,
+        hyper.zero_gradient,
+    )

@@ -5,6 +5,7 @@ must stay as they were.
 """
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -41,11 +42,27 @@ def host(kernels: Kernels) -> Subject:
     return Subject(kernels, put=lambda array: array, get=lambda array: array)
 
 
+def gpu() -> Subject:
+    """The kernels of the current GPU.
+
+    Raises:
+        ConfigError: there is none that CuPy can use.
+    """
+    from acidmpi.kernels.cuda.backend import CudaKernels
+    from acidmpi.kernels.cuda.device import Gpu
+
+    device = Gpu()
+    return Subject(CudaKernels(device), put=device.put, get=device.get)
+
+
 BACKENDS: dict[str, Callable[[], Subject]] = {
     "cpu": lambda: host(load("cpu")),
     "reference": lambda: host(load("reference")),
 }
 """A new backend is one more row."""
+
+if find_spec("cupy") is not None:
+    BACKENDS["cuda"] = gpu
 
 REFERENCE = host(load("reference"))
 """What the others are compared with."""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from acidmpi.arrays import bfloat16
+from acidmpi.errors import ConfigError
 from acidmpi.kernels.hyper import SGD, Adam, Add, Hyper
 from acidmpi.kernels.protocol import wide_dtype
 from acidmpi.testing.kernel_cases import (
@@ -295,4 +296,8 @@ CONTRACT: tuple[Check, ...] = (
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_kernels_keep_the_contract(backend: str, check: Check, dtype: str) -> None:
     """One check of one backend for one type."""
-    check(BACKENDS[backend](), dtype)
+    try:
+        subject = BACKENDS[backend]()
+    except ConfigError as error:  # CuPy is here, and no GPU
+        pytest.skip(str(error))
+    check(subject, dtype)

@@ -10,8 +10,8 @@ from acidmpi.errors import ConfigError
 from acidmpi.kernels import load
 from acidmpi.kernels.cpu.backend import CpuKernels
 from acidmpi.kernels.cpu.compiler import intermediate_code
-from acidmpi.kernels.cpu.variants import Variant
 from acidmpi.kernels.hyper import SGD, Adam, Add
+from acidmpi.kernels.variants import Variant
 
 RULES = (SGD(0.1), SGD(0.1, 0.9), Adam(0.1, 0.9, 0.99, 1e-8, 0, False, 1), Add())
 LOADS = """

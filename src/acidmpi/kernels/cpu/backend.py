@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from acidmpi.kernels.cpu import store
 from acidmpi.kernels.cpu.linker import Linker, addresses
-from acidmpi.kernels.cpu.variants import LAYOUTS, Variant, check, kinds, needed
-from acidmpi.kernels.hyper import SGD, Adam, Add, Hyper
+from acidmpi.kernels.hyper import SGD, Adam, Add, Hyper, adam_scalars, sgd_scalars
 from acidmpi.kernels.protocol import Array
+from acidmpi.kernels.variants import LAYOUTS, Variant, check, kinds, needed
 
 Function = Callable[..., int]
 
@@ -57,9 +57,9 @@ class CpuKernels:
         match hyper:
             case SGD():
                 memory = state if hyper.momentum else (None,)
-                self._run("sgd", (*arrays, *memory), weight, *_sgd(hyper))
+                self._run("sgd", (*arrays, *memory), weight, *sgd_scalars(hyper))
             case Adam():
-                self._run("adam", (*arrays, *state), weight, *_adam(hyper))
+                self._run("adam", (*arrays, *state), weight, *adam_scalars(hyper))
             case Add():
                 self._run("add", arrays, weight, hyper.zero_gradient)
 
@@ -125,31 +125,3 @@ def _length(arrays: Iterable[Array | None]) -> int:
     if min(sizes) != max(sizes):
         raise ValueError(f"arrays of one call must have one length, got {sizes}")
     return sizes[0]
-
-
-def _sgd(hyper: SGD) -> tuple[float, ...]:
-    return (
-        hyper.lr,
-        hyper.momentum,
-        1 - hyper.dampening,
-        hyper.weight_decay,
-        hyper.nesterov,
-        hyper.maximize,
-        hyper.first,
-        hyper.zero_gradient,
-    )
-
-
-def _adam(hyper: Adam) -> tuple[float, ...]:
-    decoupled = hyper.decoupled
-    return (
-        hyper.step_size,
-        hyper.beta_1,
-        hyper.beta_2,
-        hyper.eps,
-        0.0 if decoupled else hyper.weight_decay,
-        hyper.lr * hyper.weight_decay if decoupled else 0.0,
-        hyper.second_root,
-        hyper.maximize,
-        hyper.zero_gradient,
-    )

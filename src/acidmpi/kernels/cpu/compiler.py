@@ -11,7 +11,7 @@ from llvmlite import binding as llvm  # type: ignore[import-untyped,unused-ignor
 from numba import types
 
 from acidmpi.kernels.cpu import loops
-from acidmpi.kernels.cpu.variants import LAYOUTS, Variant
+from acidmpi.kernels.variants import LAYOUTS, Variant
 
 # As Numba's own annotations differ from one version to the next, none are relied on.
 _njit: Any = numba.njit

@@ -20,7 +20,7 @@ class Variant(NamedTuple):
     """One loop for one combination of types."""
 
     loop: str
-    """Name of a function in `acidmpi.kernels.cpu.loops`."""
+    """Name of a function in `kernels.cpu.loops` and of a body in `kernels.cuda.source`."""
 
     arrays: str
     """A type for each of its arrays."""

@@ -1,0 +1,1 @@
+"""The kernels on an NVIDIA GPU: fused CUDA sources, compiled and launched by CuPy."""
