@@ -135,8 +135,9 @@ class _Sink:
             piece = view[: BLOCK_BYTES - self._filled]
             view = view[len(piece) :]
             self._crc = zlib.crc32(piece, self._crc)
-            self._file.write(piece)
             self._count(len(piece))
+            while len(piece):  # a disk that is nearly full takes a part only
+                piece = piece[self._file.write(piece) :]
 
     def checks(self) -> Checks:
         last = [self._crc] if self._filled else []

@@ -90,6 +90,7 @@ class Engine:
         self._keeping = keeping
         if keeping is not None:
             keeping.begin()
+            self.drill.attach(keeping.keeper, "_write", "checkpoint")
         with alert(comm, "the start") if options.fault_tolerant else nullcontext():
             self._comms = Communicators.open(comm, self._seconds)
             try:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from acidmpi.checkpoint.keeper import Keeper
 from acidmpi.faults.actions import PlannedFault
 from acidmpi.faults.drill import Drill
 from acidmpi.faults.plan import Plan
@@ -83,5 +84,6 @@ def test_the_names_are_those_of_the_real_parts():
         (Averaging, "_begin"),
         (Collecting, "_begin"),
         (Survival, "_mend"),
+        (Keeper, "_write"),
     ):
         assert callable(getattr(kind, name))
