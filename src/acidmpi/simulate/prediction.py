@@ -21,7 +21,8 @@ class Prediction(NamedTuple):
     """Exact decay of the mean of the squared distance; what is typical is faster."""
 
     noise: float | None
-    """Consensus distance in the long run, from the noise of gradients alone."""
+    """Consensus distance in the long run, from the noise of a quadratic function's gradients
+    alone, without momentum and without its curvature."""
 
 
 def constants_of(config: SimulateConfig, graph: Graph) -> Coefficients:
@@ -44,5 +45,7 @@ def predict(config: SimulateConfig, graph: Graph) -> Prediction:
     topology = graph.topology
     rates = topology.rates(config.comm_rate)
     moments = Moments(config.ranks, topology.endpoints, rates, constants)
+    if config.workload != "quadratic" or config.momentum:
+        return Prediction(proven, moments.decay(), None)
     variance = (config.lr * config.noise) ** 2 * config.dimension
     return Prediction(proven, moments.decay(), moments.noise_distance(variance))
