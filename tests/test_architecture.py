@@ -127,6 +127,8 @@ def test_bare_import_loads_no_library():
         "acidmpi.pairing.handshake",
         "acidmpi.pairing.schedule",
         "acidmpi.progress",
+        "acidmpi.simulate.cli",
+        "acidmpi.simulate.compare",
         "acidmpi.topology",
     ],
 )
