@@ -21,8 +21,8 @@ class Prediction(NamedTuple):
     """Exact decay of the mean of the squared distance; what is typical is faster."""
 
     noise: float | None
-    """Consensus distance in the long run, from the noise of a quadratic function's gradients
-    alone, without momentum and without its curvature."""
+    """Consensus distance in the long run from the noise of a quadratic function's
+    gradients alone, without momentum and without its curvature."""
 
 
 def constants_of(config: SimulateConfig, graph: Graph) -> Coefficients:

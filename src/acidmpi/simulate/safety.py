@@ -4,7 +4,7 @@ On rings of several sizes, with exchanges that take no time or some, every value
 is tried on three things: the decay of the consensus distance by pure averaging, and the
 distance that is left in the long run by noise alone and by ranks with minima of their own.
 What a value loses in a setting is its figure over the best one there. The default should be
-the value whose worst loss is least.
+the value whose worst loss is least. Before that, exact moments show graphs of other kinds.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, TextIO
 
 from acidmpi.config.experiments import SafetyConfig
 from acidmpi.config.simulate import SimulateConfig
+from acidmpi.simulate.course import graph_of
 from acidmpi.simulate.experiment import Result, repeat, report
 from acidmpi.simulate.losses import NOISE
 from acidmpi.simulate.outcome import late_distance, median
+from acidmpi.simulate.prediction import Prediction, predict
 from acidmpi.simulate.tell import number, table
 from acidmpi.simulate.theory import sizes
 
@@ -51,9 +53,16 @@ class Setting(NamedTuple):
 
 Table = dict[Setting, list[Figures]]
 
+GRAPHS = ("ring", "path", "torus", "exponential", "star", "complete")
+"""Whose exact moments are shown, without delay."""
+
+Exact = dict[str, list[Prediction]]
+
 
 def run(config: SafetyConfig, out: TextIO) -> None:
     """Try all values in all settings, print tables, the choice and a line of JSON."""
+    exact = {name: _exact(config, name) for name in GRAPHS}
+    print(_exact_table(config, exact) + "\n", file=out, flush=True)
     found: Table = {}
     for setting in _settings(config):
         found[setting] = [_figures(config, setting, value) for value in VALUES]
@@ -61,12 +70,51 @@ def run(config: SafetyConfig, out: TextIO) -> None:
     worst = worst_losses(list(found.values()))
     print(_choice_table(worst), file=out)
     print(f"least worst loss: safety {choice(worst):g}", file=out, flush=True)
-    report("safety", config, _results(found, worst), out, config.output)
+    report(
+        "safety",
+        config,
+        [*_exact_results(exact), *_results(found, worst)],
+        out,
+        config.output,
+    )
 
 
 def _settings(config: SafetyConfig) -> list[Setting]:
     durations = (0.0, config.longest / 2, config.longest)
     return [Setting(n, d) for n in sizes(config.largest) for d in durations]
+
+
+def _exact(config: SafetyConfig, topology: str) -> list[Prediction]:
+    """Theory's decay, and distance by noise, of each value on one graph."""
+    shared: dict[str, Any] = {**NOISE, "dimension": 1, "topology": topology}
+    options = SimulateConfig(ranks=config.largest, **shared)
+    graph = graph_of(options)
+    assert graph is not None
+    return [predict(replace(options, safety=value), graph) for value in VALUES]
+
+
+def _exact_table(config: SafetyConfig, exact: Exact) -> str:
+    head = (
+        f"exact, {config.largest} ranks, no delay",
+        *(f"safety {value:g}" for value in VALUES),
+    )
+    rows = []
+    for name, found in exact.items():
+        rows.append((f"{name}: decay", *(number(p.mean_square) for p in found)))
+        rows.append((f"{name}: distance by noise", *(number(p.noise) for p in found)))
+    return table([head, *rows])
+
+
+def _exact_results(exact: Exact) -> list[Result]:
+    return [
+        Result(f"{kind}, {name}, safety {value:g}", figure, unit)
+        for name, found in exact.items()
+        for value, p in zip(VALUES, found, strict=True)
+        for kind, figure, unit in (
+            ("exact decay", p.mean_square, "1/unit"),
+            ("exact noise", p.noise, ""),
+        )
+    ]
 
 
 def _figures(config: SafetyConfig, setting: Setting, value: float) -> Figures:
