@@ -149,8 +149,9 @@ class Driver:
         folder = self._results / experiment.name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SUMMARY).unlink(missing_ok=True)
-        if experiment.network is not None:
-            (folder / NOTES).write_text(f'network = "{experiment.network}"\n')
+        if any(each.network for each in self._matrix.experiments):
+            network = experiment.network or "unshaped"
+            (folder / NOTES).write_text(f'network = "{network}"\n')
         began = time.monotonic()
         with (folder / LOG).open("wb") as log:
             status = _status(words, {**os.environ, **settings}, log)

@@ -6,6 +6,7 @@ outlives a drawing), so a program that draws figures of its own is not disturbed
 
 import io
 import os
+import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,12 @@ def colour(index: int) -> str:
 def dash(index: int) -> Any:
     """The dashes of the line of this number."""
     return DASHES[index // len(COLOURS) % len(DASHES)]
+
+
+def in_lines(label: str, longest: int, lines: int = 2) -> str:
+    """A label, perhaps from a file, as the title of something narrow."""
+    parts = textwrap.wrap(label, longest, max_lines=lines, placeholder=" …")
+    return "\n".join(shown(part, longest) for part in parts)
 
 
 def shown(label: str, longest: int = 60) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from acidmpi.figures.canvas import HEAT, colour, dash, draw, shown
+from acidmpi.figures.canvas import HEAT, colour, dash, draw, in_lines, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,9 @@ Values = NDArray[np.float64]
 WIDTH, HEIGHT = 7.6, 4.4
 MOST_COLUMNS = 3
 """Panels beside each other."""
+
+PANEL_LETTERS = 32
+"""Of one line of a panel's title."""
 
 LEGEND_LETTERS = 92
 """How many letters of a legend go into one row of a chart."""
@@ -143,7 +146,8 @@ def heat_maps(
         image: Any = None
         for axes, table, each in zip(panels, tables, maps, strict=True):
             axes.grid(False)
-            axes.set(title=shown(each.title, 34), xlabel=x_label, ylabel=y_label)
+            axes.set(xlabel=x_label, ylabel=y_label)
+            axes.set_title(in_lines(each.title, PANEL_LETTERS))
             axes.spines[:].set_visible(True)
             image = axes.imshow(table, cmap=HEAT, vmin=0, vmax=top, aspect="equal")
             _whole_numbers(axes)
@@ -151,7 +155,8 @@ def heat_maps(
             scale = figure.colorbar(image, ax=panels, shrink=0.85, label=value_label)
             scale.outline.set_visible(False)
 
-    return draw(paint, *_grid_size(len(maps), 3.1, 3.2, 1.2))
+    extra = _title_room([each.title for each in maps])
+    return draw(paint, *_grid_size(len(maps), 3.1, 3.2 + extra, 1.2))
 
 
 def bar_charts(
@@ -173,13 +178,15 @@ def bar_charts(
         panels = _panels(figure, len(charts), title, share=True)
         for number, (axes, each) in enumerate(zip(panels, charts, strict=True)):
             axes.grid(False, axis="x")
-            axes.set(title=shown(each.title, 34), xlabel=x_label)
+            axes.set(xlabel=x_label)
+            axes.set_title(in_lines(each.title, PANEL_LETTERS))
             axes.set_ylabel(y_label if number % _columns(len(charts)) == 0 else "")
             _bars(axes, each)
         for axes in panels:
             axes.set_ylim(0, 1.05 * _highest(charts))
 
-    return draw(paint, *_grid_size(len(charts), 3.4, 2.7, 0.8))
+    extra = _title_room([each.title for each in charts])
+    return draw(paint, *_grid_size(len(charts), 3.4, 2.7 + extra, 0.8))
 
 
 def _line(
@@ -289,6 +296,11 @@ def _panels(
     if count == 0:
         _nothing(grid[0])
     return list(grid[:count])
+
+
+def _title_room(titles: Sequence[str]) -> float:
+    """Inches for second lines."""
+    return 0.2 if any("\n" in in_lines(t, PANEL_LETTERS) for t in titles) else 0.0
 
 
 def _columns(count: int) -> int:

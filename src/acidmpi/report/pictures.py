@@ -132,27 +132,26 @@ def make_pictures(groups: Sequence[Group]) -> Iterator[Picture]:
     for facet in facets:
         for label, _ in facet.members:
             colours.setdefault(label, len(colours))
+    endings = ["" if len(facets) == 1 else f"-{n + 1}" for n in range(len(facets))]
     for chart in CHARTS:
-        for number, facet in enumerate(facets):
-            name = chart.name if len(facets) == 1 else f"{chart.name}-{number + 1}"
-            picture = _chart(chart, facet, name, colours)
-            if picture is not None:
-                yield picture
-    yield from _pairs(groups)
-    yield from _idle(groups)
+        for facet, ending in zip(facets, endings, strict=True):
+            yield from _chart(chart, facet, ending, colours)
+    for kind in (_pairs, _idle):
+        for facet, ending in zip(facets, endings, strict=True):
+            yield from kind(facet, ending)
 
 
 def _chart(
-    chart: Chart, facet: Facet, name: str, colours: dict[str, int]
-) -> Picture | None:
+    chart: Chart, facet: Facet, ending: str, colours: dict[str, int]
+) -> Iterator[Picture]:
     lines = [
         line
         for label, group in facet.members
         if (line := _line(chart, label, group, colours[label])) is not None
     ]
     if not lines:
-        return None
-    title = f"{chart.title} ({facet.title})" if facet.title else chart.title
+        return
+    title = _titled(chart.title, facet)
     png = line_chart(
         lines,
         title=title,
@@ -160,7 +159,7 @@ def _chart(
         y_label=chart.y_label,
         log_y=chart.log_y,
     )
-    return Picture(name, title, png, chart.caption)
+    yield Picture(f"{chart.name}{ending}", title, png, chart.caption)
 
 
 def _line(chart: Chart, label: str, group: Group, colour: int) -> Line | None:
@@ -170,51 +169,62 @@ def _line(chart: Chart, label: str, group: Group, colour: int) -> Line | None:
     return Line(x=x, y=y, label=label, low=low, high=high, colour=colour)
 
 
-def _pairs(groups: Sequence[Group]) -> Iterator[Picture]:
-    having = [group for group in groups if any(_exchanges(run) for run in group.runs)]
+def _pairs(facet: Facet, ending: str) -> Iterator[Picture]:
+    having = [
+        (label, group)
+        for label, group in facet.members
+        if any(_exchanges(run) for run in group.runs)
+    ]
     if not having:
         return
-    shown = having[:MOST_PANELS]
+    title = _titled("Who exchanged with whom", facet)
     png = heat_maps(
-        [HeatMap(values=_pair_rates(g), title=g.label) for g in shown],
+        [
+            HeatMap(values=_pair_rates(group), title=label)
+            for label, group in having[:MOST_PANELS]
+        ],
         x_label="rank",
         y_label="rank",
         value_label="exchanges per mean gradient",
-        title="Who exchanged with whom",
+        title=title,
     )
     caption = (
         "Exchanges of each pair of ranks during one mean gradient, mean over runs."
     )
-    yield Picture(
-        "pairs", "Who exchanged with whom", png, caption + _left_out(having, shown)
-    )
+    yield Picture(f"pairs{ending}", title, png, caption + _left_out(len(having)))
 
 
-def _idle(groups: Sequence[Group]) -> Iterator[Picture]:
-    having = [group for group in groups if any(idle_percent(r) for r in group.runs)]
+def _idle(facet: Facet, ending: str) -> Iterator[Picture]:
+    having = [
+        (label, group)
+        for label, group in facet.members
+        if any(idle_percent(run) for run in group.runs)
+    ]
     if not having:
         return
-    shown = having[:MOST_PANELS]
+    title = _titled("Idle time of each rank", facet)
     png = bar_charts(
-        [_idle_bars(group) for group in shown],
+        [_idle_bars(label, group) for label, group in having[:MOST_PANELS]],
         x_label="rank",
         y_label="idle, % of the training time",
-        title="Idle time of each rank",
+        title=title,
     )
     caption = (
         "How long the computation of each rank waited for communication, mean over "
     )
     caption += "runs, with the standard deviation."
-    yield Picture(
-        "idle", "Idle time of each rank", png, caption + _left_out(having, shown)
-    )
+    yield Picture(f"idle{ending}", title, png, caption + _left_out(len(having)))
 
 
-def _idle_bars(group: Group) -> Bars:
+def _titled(text: str, facet: Facet) -> str:
+    return f"{text} ({facet.title})" if facet.title else text
+
+
+def _idle_bars(label: str, group: Group) -> Bars:
     found = [np.array(p) for run in group.runs if (p := idle_percent(run))]
     alike = np.array([p for p in found if len(p) == len(found[0])])
     errors = alike.std(0, ddof=1) if len(alike) > 1 else None
-    return Bars(values=alike.mean(0), errors=errors, title=group.label)
+    return Bars(values=alike.mean(0), errors=errors, title=label)
 
 
 def _pair_rates(group: Group) -> Values:
@@ -234,6 +244,6 @@ def _exchanges(run: Run) -> int:
     return sum(sum(rank.peers.values()) for rank in run.ranks.values())
 
 
-def _left_out(having: Sequence[Group], shown: Sequence[Group]) -> str:
-    missing = len(having) - len(shown)
-    return f" The first {len(shown)} kinds of runs; {missing} more." if missing else ""
+def _left_out(count: int) -> str:
+    more = count - MOST_PANELS
+    return f" The first {MOST_PANELS} kinds of runs; {more} more." if more > 0 else ""

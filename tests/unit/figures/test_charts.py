@@ -150,3 +150,13 @@ def test_the_settings_of_a_program_that_draws_itself_are_left_alone():
     before = dict(matplotlib.rcParams)
     line_chart([Line(x=X, y=X, label="a")], **LABELS)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_long_title_of_a_panel_takes_two_lines_and_no_more():
+    text = "allreduce, network 1gbit, fault rank=1 at=gradient:1- do=slow:3, and more"
+    lines = canvas.in_lines(text, 32).split("\n")
+    assert len(lines) == 2
+    assert all(len(line) <= 34 for line in lines)
+    assert lines[1].endswith("…")
+    assert canvas.in_lines("short", 32) == "short"
+    assert canvas.in_lines("", 32) == ""
