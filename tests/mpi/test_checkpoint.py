@@ -1,0 +1,201 @@
+"""Runs that are stopped and gone on with: the same to the last bit, or on other ranks."""
+
+import os
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+from support import train_command
+from support.train_command import finished, only_rank_0_says, records_of, summary_of
+
+from acidmpi.checkpoint import keeper as keeper_module
+from acidmpi.checkpoint.files import read_json, write_json
+from acidmpi.checkpoint.keeper import Keeper
+from acidmpi.checkpoint.sets import Sets, newest
+from acidmpi.train.cli import main
+from acidmpi.worker.gossip import Gossip
+from acidmpi.worker.keeping import Cutter, Keeping, count_of, regrouped
+
+pytestmark = pytest.mark.mpi
+
+COMM = MPI.COMM_WORLD
+LAST = COMM.size - 1
+LOGICAL = ["--pairing", "schedule", "--progress", "inline"]
+QUADRATIC = ["--task", "quadratic", "--epochs", "0.7", "--checkpoint-every", "0.3"]
+DIGITS = ["--task", "digits", "--epochs", "0.7", "--checkpoint-every", "0.3"]
+FIGURES = ("test_loss", "train_loss", "consensus_distance", "gradients", "exchanges")
+
+several = pytest.mark.skipif(COMM.size == 1, reason="needs another rank")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder that all ranks see under one name."""
+    return COMM.bcast(tmp_path)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command everywhere; every rank's (status, output, errors), by rank."""
+    return train_command.runner(COMM, capsys)
+
+
+def on_rank_0(action):
+    COMM.barrier()
+    if COMM.rank == 0:
+        action()
+    COMM.barrier()
+
+
+def figures(place):
+    summary = summary_of(place)
+    losses = [r["loss"] for r in records_of(place, LAST) if r["kind"] == "gradient"]
+    return losses, [summary[name] for name in FIGURES]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [*QUADRATIC, *LOGICAL],
+        [*DIGITS, *LOGICAL],
+        [*QUADRATIC, "--method", "allreduce", "--compression", "powersgd"],
+        [*QUADRATIC, "--method", "gossip"],
+    ],
+    ids=["vector", "model", "compressed", "gossip"],
+)
+def test_going_on_is_the_same_as_never_having_stopped(run, folder, arguments):
+    whole, again = folder / "whole", folder / "again"
+    finished(run(*arguments, "--output", whole))
+    numbers = Sets(whole / "checkpoints").numbers()
+    on_rank_0(lambda: shutil.copytree(whole, again))
+    on_rank_0(lambda: shutil.rmtree(Sets(again / "checkpoints").folder(numbers[-1])))
+    finished(run(*arguments, "--output", again, "--resume"))
+    assert figures(again) == figures(whole)
+    assert len(numbers) == 2
+
+
+@several
+@pytest.mark.parametrize("method", ["a2cid2", "allreduce"])
+def test_other_ranks_go_on_with_the_total(run, folder, capsys, method):
+    place = folder / "run"
+    finished(run(*QUADRATIC, "--method", method, "--output", place))
+    fewer = COMM.Split(COMM.rank == LAST)
+    if COMM.rank != LAST:
+        options = ["--method", method, "--output", str(place), "--resume"]
+        more = ["--task", "quadratic", "--epochs", "1.4", *options]
+        assert main(more, fewer) == 0
+        assert capsys.readouterr().err == ""
+    fewer.Free()
+    COMM.barrier()
+    gradients = summary_of(place)["gradients"]
+    assert len(gradients) == LAST
+    assert 1400 <= sum(gradients) <= 1400 + 8 * COMM.size
+    assert max(gradients) < 1.6 * 1400 / LAST + 50
+
+
+def test_a_damaged_set_is_passed_over_with_a_word(run, folder):
+    finished(run(*QUADRATIC, *LOGICAL, "--output", folder))
+    sets = Sets(folder / "checkpoints")
+    numbers = sets.numbers()
+    path = sets.folder(numbers[-1]) / f"rank-{LAST}.safetensors"
+    on_rank_0(lambda: path.write_bytes(path.read_bytes()[:-1]))
+    ends = run(*QUADRATIC, *LOGICAL, "--output", folder, "--resume")
+    assert [end[0] for end in ends] == [0] * COMM.size
+    first, second = ends[0][2].splitlines()
+    assert f"rank-{LAST}.safetensors must have" in first
+    assert f"going on from {sets.folder(numbers[0])}" in second
+
+
+def test_a_signal_to_one_rank_keeps_all_and_has_a_status(run, folder, monkeypatch):
+    signals = [signal.SIGUSR1]
+
+    def interrupt(loss):
+        if signals:
+            os.kill(os.getpid(), signals.pop())
+        return loss
+
+    arguments = ["--task", "digits", "--deadline-seconds", "60", "--output", folder]
+    with monkeypatch.context() as spoilt:
+        train_command.spoil(spoilt, COMM, interrupt)
+        only_rank_0_says(run(*arguments, "--epochs", "1e6"), 75, "--resume")
+    assert summary_of(folder)["stop_reason"] == "interrupted"
+    done = sum(summary_of(folder)["gradients"])
+    finished(run(*arguments, "--epochs", f"{(done + 9) * 16 / 1437}", "--resume"))
+    assert done < sum(summary_of(folder)["gradients"]) < done + 9 + 4 * COMM.size
+
+
+def test_what_cannot_be_gone_on_from(run, folder):
+    finished(run(*QUADRATIC, "--output", folder / "run"))
+
+    def refuses(text, *change, output="run"):
+        ends = run(*QUADRATIC[:4], "--output", folder / output, *change)
+        only_rank_0_says(ends, 1, text)
+
+    nowhere = "found none in /nowhere/run/checkpoints"
+    refuses(nowhere, "--resume", "/nowhere/run", output="new")
+    refuses("a2cid2 in", "--resume", "--method", "async")
+    refuses("the same --task", "--resume", "--task", "digits")
+    sets = Sets(folder / "run" / "checkpoints")
+    path = sets.folder(sets.numbers()[-1]) / "manifest.json"
+    on_rank_0(lambda: write_json(path, read_json(path) | {"schema": 2}))
+    refuses("schema 1 or less, got 2", "--resume")
+    assert not (folder / "new").exists()
+
+
+UPDATES = 120
+
+
+def update_of(rank, number):
+    return np.random.default_rng([rank, number]).standard_normal(50)
+
+
+def sums_of_sets(folder, monkeypatch):
+    """½Σ(x + x̃) of each set, less what the gradients in it have added."""
+    monkeypatch.setattr(keeper_module, "KEPT_SETS", 1000)
+    sets = Sets(folder)
+    keeper = Keeper(
+        sets,
+        rank=COMM.rank,
+        size=COMM.size,
+        session="test",
+        first=1,
+        every=4 * COMM.size,
+        tell=lambda text: None,
+    )
+    options = {"comm_rate": 6.0, "unit_seconds": 3e-3, "deadline_seconds": 30}
+    keeping = Keeping(keeper)
+    with Gossip(
+        np.zeros(50), comm=COMM, topology="complete", keeping=keeping, **options
+    ) as gossip:
+        for number in range(UPDATES):
+            gossip.apply(update_of(COMM.rank, number))
+            time.sleep(3e-3)
+    keeper.close()
+    COMM.barrier()
+    return [_excess(sets, manifest) for manifest in newest(sets, lambda text: None)]
+
+
+def _excess(sets, manifest):
+    parts = [sets.read(manifest, rank) for rank in manifest.members]
+    counts = [count_of(part) for part in parts]
+    made = sum(update_of(r, k) for r, n in enumerate(counts) for k in range(n))
+    mean = regrouped(parts, 1, 0)["state"]["x"][0] * len(parts)
+    return float(np.abs(mean - made).max())
+
+
+@several
+def test_no_exchange_is_in_one_part_of_a_set_and_not_in_the_other(folder, monkeypatch):
+    excess = sums_of_sets(folder, monkeypatch)
+    assert len(excess) >= 3
+    assert max(excess) < 1e-9
+
+
+@several
+def test_planted_fault_parts_are_taken_whatever_the_peer_has_promised(
+    folder, monkeypatch
+):
+    monkeypatch.setattr(Cutter, "follow", lambda self, promised: None)
+    assert max(sums_of_sets(folder, monkeypatch)) > 1e-6
