@@ -4,7 +4,8 @@ On rings of several sizes, with exchanges that take no time or some, every value
 is tried on three things: the decay of the consensus distance by pure averaging, and the
 distance that is left in the long run by noise alone and by ranks with minima of their own.
 What a value loses in a setting is its figure over the best one there. The default should be
-the value whose worst loss is least. Before that, exact moments show graphs of other kinds.
+the value whose worst loss is least. Before that, exact moments show graphs of other kinds,
+and a ring shows what noise leaves where functions bend.
 """
 
 from collections.abc import Sequence
@@ -58,11 +59,18 @@ GRAPHS = ("ring", "path", "torus", "exponential", "star", "complete")
 
 Exact = dict[str, list[Prediction]]
 
+CURVATURES = (0.01, 0.1, 0.3)
+"""Learning rate times curvature, where noise is shown on a function that bends."""
+
+CURVED_RANKS = 16
+
 
 def run(config: SafetyConfig, out: TextIO) -> None:
     """Try all values in all settings, print tables, the choice and a line of JSON."""
     exact = {name: _exact(config, name) for name in GRAPHS}
     print(_exact_table(config, exact) + "\n", file=out, flush=True)
+    curved = {c: _curved(config, c) for c in CURVATURES}
+    print(_curved_table(curved) + "\n", file=out, flush=True)
     found: Table = {}
     for setting in _settings(config):
         found[setting] = [_figures(config, setting, value) for value in VALUES]
@@ -70,13 +78,9 @@ def run(config: SafetyConfig, out: TextIO) -> None:
     worst = worst_losses(list(found.values()))
     print(_choice_table(worst), file=out)
     print(f"least worst loss: safety {choice(worst):g}", file=out, flush=True)
-    report(
-        "safety",
-        config,
-        [*_exact_results(exact), *_results(found, worst)],
-        out,
-        config.output,
-    )
+    results = [*_exact_results(exact), *_curved_results(curved)]
+    results += _results(found, worst)
+    report("safety", config, results, out, config.output)
 
 
 def _settings(config: SafetyConfig) -> list[Setting]:
@@ -103,6 +107,56 @@ def _exact_table(config: SafetyConfig, exact: Exact) -> str:
         rows.append((f"{name}: decay", *(number(p.mean_square) for p in found)))
         rows.append((f"{name}: distance by noise", *(number(p.noise) for p in found)))
     return table([head, *rows])
+
+
+Curved = dict[float, list[float | None]]
+
+
+def _curved(config: SafetyConfig, curvature: float) -> list[float | None]:
+    """Distance of an element that noise of variance 1 leaves where functions bend."""
+    options = SimulateConfig(
+        workload="quadratic",
+        ranks=CURVED_RANKS,
+        units=config.units,
+        dimension=config.dimension,
+        lr=curvature,
+        noise=1 / curvature,
+        heterogeneity=0.0,
+        strong_convexity=1.0,
+    )
+    return [
+        median(
+            [
+                late_distance(o) / config.dimension
+                for o in repeat(replace(options, safety=value), config.seeds)
+            ]
+        )
+        for value in VALUES
+    ]
+
+
+def _curved_table(curved: Curved) -> str:
+    head = (
+        f"distance by noise, ring of {CURVED_RANKS}",
+        *(f"safety {value:g}" for value in VALUES),
+    )
+    return table(
+        [
+            head,
+            *(
+                (f"lr x curvature {c:g}", *(number(d) for d in found))
+                for c, found in curved.items()
+            ),
+        ]
+    )
+
+
+def _curved_results(curved: Curved) -> list[Result]:
+    return [
+        Result(f"noise, lr x curvature {c:g}, safety {value:g}", d, "")
+        for c, found in curved.items()
+        for value, d in zip(VALUES, found, strict=True)
+    ]
 
 
 def _exact_results(exact: Exact) -> list[Result]:
