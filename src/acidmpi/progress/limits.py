@@ -78,5 +78,10 @@ class Limits:
         return max(self._deadline_seconds, 4 * SLOWER * self._of_peers)
 
     @property
+    def round_seconds(self) -> float:
+        """How long a heartbeat takes before the run fails."""
+        return max(self.deadline_seconds, SLOWER * self.rounds.seconds)
+
+    @property
     def _of_peers(self) -> float:
         return max(self.answers.seconds, self.exchanges.seconds)

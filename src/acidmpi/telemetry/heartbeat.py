@@ -72,6 +72,10 @@ class Heartbeat:
     def _since(self) -> float:
         return self._clock.now() - self._finished_seconds
 
+    def allow(self, seconds: float) -> None:
+        """From the next round on, one may take so long."""
+        self._deadline.seconds = seconds
+
     @property
     def pending(self) -> bool:
         """Whether a round is under way."""

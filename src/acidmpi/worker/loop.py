@@ -290,6 +290,7 @@ class CommunicationLoop:
             self.watchdog.heard_all(now)
             self.limits.rounds.add(self.waiting.round_over(now))
             self._exchanger.deadline_seconds = self.limits.deadline_seconds
+            self._pulse.heartbeat.allow(self.limits.round_seconds)
         self._averaging.poll()
         if not self._pulse.all_done:
             self.watchdog.poll(now, self._pulse.heartbeat_age)

@@ -41,6 +41,14 @@ def test_what_is_usual_does_not_count_as_a_stall(deadline, exchange):
     assert limits.deadline_seconds >= 4 * SLOWER * exchange
 
 
+@given(SECONDS, SECONDS)
+def test_a_usual_heartbeat_ends_no_run(deadline, beat):
+    limits = Limits(deadline)
+    limits.rounds.add(beat)
+    assert limits.round_seconds >= max(deadline, SLOWER * beat)
+    assert limits.deadline_seconds == deadline, "it says nothing of a peer"
+
+
 def test_a_long_time_is_forgotten_slowly():
     usual = Usual()
     usual.add(10.0)

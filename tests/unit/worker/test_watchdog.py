@@ -272,3 +272,16 @@ def test_without_reports_totals_would_not_be_known(stopping, monkeypatch):
     monkeypatch.setattr(Watchdog, "poll", lambda self, now, age: False)
     with pytest.raises(AssertionError):
         test_totals_are_known_while_a_stopped_rank_holds_up_the_heartbeat(stopping)
+
+
+def test_limits_grow_with_what_is_measured_and_reach_every_wait(fleet):
+    ships = fleet(2, deadline=5.0)
+    ships.run(5)
+    one = ships.ranks[0]
+    assert one.exchanger.deadline_seconds == 5.0
+    assert one.pulse.heartbeat._deadline.seconds == 5.0
+    one.loop.limits.exchanges.seconds = 1.0
+    one.loop.limits.rounds.seconds = 10.0
+    ships.run(0.6)
+    assert 25.0 < one.exchanger.deadline_seconds <= 32.0
+    assert 64.0 < one.pulse.heartbeat._deadline.seconds <= 80.0
