@@ -13,6 +13,9 @@ from acidmpi.report.runs import Run
 
 NONE = "–"
 
+STEADY = (0.25, 0.5)
+"""Between these shares of its gradients the consensus distance of a run is averaged."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -154,13 +157,17 @@ def idle_percent(run: Run) -> list[float]:
     return [100 * idle / seconds for idle in _by_rank(run, "idle_seconds")]
 
 
-def _mean_distance(run: Run) -> float | None:
-    """Over the time of training, not over heartbeats, which come unevenly."""
+def _steady_distance(run: Run) -> float | None:
+    """Over gradients, not over heartbeats, which come unevenly."""
     curves = run.curves
+    if not len(curves.gradients):
+        return None
+    share = curves.gradients / curves.gradients[-1]
     known = np.isfinite(curves.consensus_distance)
+    known &= (share >= STEADY[0]) & (share <= STEADY[1])
     if known.sum() < 2:
         return None
-    x, y = curves.seconds[known], curves.consensus_distance[known]
+    x, y = share[known], curves.consensus_distance[known]
     return float((y[1:] + y[:-1]) @ np.diff(x) / (2 * (x[-1] - x[0])))
 
 
@@ -186,8 +193,9 @@ _COLUMNS = (
     ),
     Column(
         "consensus distance",
-        _mean_distance,
-        "mean ‖xᵢ − x̄‖² over ranks, averaged over the time of training",
+        _steady_distance,
+        "mean ‖xᵢ − x̄‖² over ranks, averaged over the second quarter of the gradients: "
+        "after the start, and before the learning rate falls",
     ),
     Column(
         "at the end",

@@ -154,6 +154,19 @@ def test_seconds_to_a_target(make):
     assert "s to loss 1e-09" not in never.header
 
 
+def test_the_consensus_distance_is_that_of_the_second_quarter(make):
+    run = read_run(make("a", steps=400, decay=0.01))
+    table = make_table(make_groups([run]), columns(None, None))
+    found = float(table.rows[0][table.header.index("consensus distance")])
+    steps = np.linspace(100, 200, 1000)
+    assert found == pytest.approx(np.exp(-0.01 * steps).mean() / 10, rel=0.05)
+    short = read_run(make("b", steps=4))
+    assert (
+        "consensus distance"
+        not in make_table(make_groups([short]), columns(None, None)).header
+    )
+
+
 def test_a_value_that_not_all_runs_have_says_of_how_many(make):
     made = [read_run(make(str(s), seed=s, decay=0.01 + 0.2 * s)) for s in (0, 1)]
     table = make_table(make_groups(made), columns(0.5, None))
