@@ -38,14 +38,19 @@ def test_every_row_of_losses_is_a_simulation_that_can_be(tmp_path):
     assert json.loads(line) == json.loads((tmp_path / "losses.json").read_text())
 
 
-def test_safety_tries_every_setting(tmp_path):
+def test_safety_tries_every_setting(tmp_path, monkeypatch):
+    monkeypatch.setattr(safety, "GRAPHS", ("ring",))
+    monkeypatch.setattr(safety, "CURVATURES", (0.1,))
     config = SafetyConfig(
         largest=16, longest=0.2, units=4.0, seeds=1, dimension=2, output=tmp_path
     )
     out = io.StringIO()
     safety.run(config, out)
     found = json.loads(out.getvalue().splitlines()[-1])["results"]
-    assert sum(r["name"].startswith("noise, 16 ranks") for r in found) == 3 * 6
+    names = [r["name"] for r in found]
+    assert sum(name.startswith("noise, 16 ranks") for name in names) == 3 * 6
+    assert sum(name.startswith("noise, lr x curvature 0.1") for name in names) == 6
+    assert sum(name.startswith("exact decay, ring") for name in names) == 6
 
 
 def figures(decay, noise, spread=1.0, diverged=0):
