@@ -41,6 +41,7 @@ USED_BY = {
     "max_lag": ASYNCHRONOUS,
     "pairing": CLOCKED,
     "safety": CLOCKED,
+    "fault_tolerant": ("a2cid2", "async"),
     "compression": ("allreduce",),
     "matrix_rank": ("allreduce",),
     "density": ("allreduce",),
@@ -196,6 +197,10 @@ class TrainConfig:
     """Go on from the newest complete checkpoint: of the run's own folder (--output), or
     of the run whose folder follows."""
 
+    fault_tolerant: bool = False
+    """Let the others finish when ranks die, even rank 0; needs Open MPI 5 started by
+    `mpiexec --with-ft ulfm`, and --pairing handshake (with a third message)."""
+
     output: Path | None = None
     """The run's folder; by default runs/TASK-METHOD-TIME."""
 
@@ -208,6 +213,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         _check_used(self)
+        _check_tolerant(self)
 
 
 def _check_used(config: TrainConfig) -> None:
@@ -220,3 +226,13 @@ def _check_used(config: TrainConfig) -> None:
                 f"{option.flag} is for --method {' or '.join(methods)}, got {value!r} "
                 f"with --method {config.method}; leave it out or choose another method"
             )
+
+
+def _check_tolerant(config: TrainConfig) -> None:
+    """Raise where a death cannot be survived, though that is asked for."""
+    if config.fault_tolerant and config.pairing not in ("handshake", "confirmed"):
+        raise ConfigError(
+            "--fault-tolerant is for --pairing handshake, got "
+            f"{config.pairing!r}; choose handshake, or leave out --fault-tolerant and "
+            "keep checkpoints to start again from"
+        )

@@ -67,7 +67,11 @@ class RunFigures:
     train_loss: float | None
     test_loss: float | None
     test_accuracy: float | None
-    dead_ranks: Sequence[int]
+    dead_ranks: Sequence[Mapping[str, Any]]
+    """Of each rank that died: `rank`, `seconds` (when the first survivor heard of it),
+    `unix_seconds` (the same), `gradients`, `last` (the last thing it is known to have
+    done), `heard_seconds` (when that was), `recovered_seconds` (until the last of those
+    near to it had exchanged again)."""
     stop_reason: StopReason
 
 

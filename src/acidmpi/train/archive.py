@@ -23,11 +23,12 @@ from acidmpi.train.outcome import rank_figures, run_figures
 
 
 class Archive:
-    """What rank 0 keeps of a run.
+    """What rank 0, or its successor, keeps of a run.
 
     Args:
         config: the resolved options.
         folder: the run's.
+        rank: this one.
         size: number of ranks.
         clock: where seconds come from.
         began: when the run began, on that clock.
@@ -37,19 +38,20 @@ class Archive:
         self,
         config: TrainConfig,
         folder: RunFolder,
+        rank: int,
         size: int,
         clock: Clock,
         began: float,
     ) -> None:
         self._config = config
         self._folder = folder
-        self._size = size
+        self._rank, self._size = rank, size
         self._clock = clock
         self._began = began
         self._lock = threading.Lock()
         self._final = False
         self.course: Course | None = None
-        """Tells of rank 0 once it is there."""
+        """Tells of this rank once it is there."""
         self.scores: Scores | None = None
         """The latest there are."""
 
@@ -64,7 +66,7 @@ class Archive:
             reason,
         )
 
-    def keep(self, run: RunFigures, ranks: Sequence[RankFigures]) -> None:
+    def keep(self, run: RunFigures, ranks: Sequence[RankFigures | None]) -> None:
         """Write the final summary.
 
         Raises:
@@ -86,6 +88,6 @@ class Archive:
     def _write_partial(self, reason: StopReason) -> None:
         statistics = None if self.course is None else self.course.statistics()
         own = None if statistics is None else rank_figures(statistics)
-        others = [None] * (self._size - 1)
+        ranks = [own if rank == self._rank else None for rank in range(self._size)]
         run = self.figures(statistics, reason)
-        write_summary(self._folder.summary, make_summary(run, [own, *others]))
+        write_summary(self._folder.summary, make_summary(run, ranks))

@@ -60,6 +60,11 @@ class WorkerCourse:
         return reason
 
     @property
+    def leads(self) -> bool:
+        """Whether this rank shows and keeps the results: the lowest that lives."""
+        return bool(self._worker.engine.leads)
+
+    @property
     def told(self) -> bool:
         """Whether the others know: an orderly end is one of all ranks."""
         return self.clean
@@ -196,4 +201,5 @@ def worker_options(config: TrainConfig, plan: Plan) -> dict[str, Any]:
         "deadline_seconds": config.deadline_seconds,
         "average_every": plan.average_every,
         "fault": config.fault,
+        "fault_tolerant": config.fault_tolerant,
     }

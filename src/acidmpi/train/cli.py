@@ -11,7 +11,7 @@ import platform
 import sys
 import time
 import traceback
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from acidmpi.clocks import WallClock
@@ -22,6 +22,7 @@ from acidmpi.errors import (
     ConfigError,
     DisagreementError,
     Interrupted,
+    PeerDied,
     Preempted,
     RemoteError,
 )
@@ -71,10 +72,13 @@ def main(arguments: list[str] | None = None, comm: Any = None) -> int:
         mistake = error
     except SystemExit as asked:  # --help and --version, which must work without MPI
         return int(asked.code or 0)
+    tolerant = config is not None and config.fault_tolerant
     with SignalWatch() as watch:
-        return _Command(_all_ranks() if comm is None else comm, watch).run(
-            config, mistake
-        )
+        ranks = _all_ranks(tolerant) if comm is None else comm
+        status = _Command(ranks, watch).run(config, mistake)
+    if tolerant and comm is None:
+        _bound_the_end()
+    return status
 
 
 class _Command:
@@ -86,10 +90,7 @@ class _Command:
 
     def run(self, config: TrainConfig | None, mistake: ConfigError | None) -> int:
         """Train, or tell why not; returns the exit status."""
-        from acidmpi.train.company import Company
-
-        seconds = config.deadline_seconds if config else DEADLINE_SECONDS
-        company = Company(self._comm, seconds)
+        company = _company(self._comm, config)
         status = USAGE
         try:
             checked = company.together(lambda: _accept(config, mistake))
@@ -100,16 +101,22 @@ class _Command:
         return FINISHED
 
     def _train(self, config: TrainConfig, company: "Company") -> None:
-        from acidmpi.train.display import make_display
+        from acidmpi.train.display import Display, Heir, make_display
         from acidmpi.train.session import Session
 
         clock = WallClock()
-        display = make_display(company.rank, config.log_seconds, clock, sys.stdout)
+
+        def make(rank: int = 0) -> Display:
+            return make_display(rank, config.log_seconds, clock, sys.stdout)
+
+        tolerant = config.fault_tolerant
+        display = Heir(make, lambda: company.leads) if tolerant else make(company.rank)
         Session(config, company, self._watch, display, clock).run()
 
     def _end(self, error: Exception, company: "Company", status: int) -> int:
         status = exit_status(error, status)
-        tell(error, company.rank, alone=not company.orderly)
+        common = company.orderly or isinstance(error, PeerDied)
+        tell(error, 0 if company.leads else company.rank, alone=not common)
         if not (company.orderly and company.clean) and company.size > 1:
             self._leave_time_to_tell(company)
             company.abort(status)
@@ -120,7 +127,7 @@ class _Command:
         if company.orderly:
             company.meet(BEFORE_ABORT_SECONDS)
         else:
-            time.sleep(BEFORE_ABORT_SECONDS if company.rank else 0.0)
+            time.sleep(0.0 if company.leads else BEFORE_ABORT_SECONDS)
 
 
 def exit_status(error: Exception, otherwise: int) -> int:
@@ -174,12 +181,39 @@ def _accept(config: TrainConfig | None, mistake: ConfigError | None) -> TrainCon
     if mistake is not None:
         raise mistake
     assert config is not None
+    if config.fault_tolerant:
+        from acidmpi.mpi.survival import check_survivable
+
+        check_survivable()
     Plan.of(config.fault)
     return config
 
 
-def _all_ranks() -> Any:
+def _all_ranks(tolerant: bool) -> Any:
     """Start MPI; the communicator of all ranks."""
-    from acidmpi.mpi.library import world
+    from acidmpi.train.start import START_SECONDS, bounded_start
 
-    return world()
+    with bounded_start(START_SECONDS, _speaks()) if tolerant else nullcontext():
+        from acidmpi.mpi.library import world
+
+        return world()
+
+
+def _bound_the_end() -> None:
+    from acidmpi.mpi.survival import end_within
+    from acidmpi.train.start import END_SECONDS
+
+    sys.stdout.flush()
+    end_within(END_SECONDS)
+
+
+def _company(comm: Any, config: TrainConfig | None) -> "Company":
+    """All ranks, or those that live."""
+    seconds = config.deadline_seconds if config else DEADLINE_SECONDS
+    if config is not None and config.fault_tolerant:
+        from acidmpi.train.survivors import SurvivingCompany
+
+        return SurvivingCompany(comm, seconds)
+    from acidmpi.train.company import Company
+
+    return Company(comm, seconds)

@@ -20,6 +20,7 @@ from acidmpi.errors import (
     RemoteError,
 )
 from acidmpi.mpi.collectives import allgather, broadcast, check_same, describe
+from acidmpi.mpi.nodes import Node, find_node
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class Company:
             action: this rank's part; may differ from the others'.
             patience: factor on the deadline where ranks' parts differ in length.
         """
-        value, failure = _attempt(action)
+        value, failure = attempt(action)
         text = None if failure is None else describe(failure)
         seconds = patience * self.deadline_seconds
         try:
@@ -69,10 +70,30 @@ class Company:
         result: T = broadcast(self.comm, mine, self.deadline_seconds, what)
         return result
 
-    def gather(self, value: T) -> list[T]:
-        """Every rank's `value`, by rank."""
+    def node(self) -> Node:
+        """This rank's place on its machine; collective."""
+        return find_node(self.comm, self.deadline_seconds)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank does what only one does: rank 0, where nobody may die."""
+        return self.rank == 0
+
+    @property
+    def dead(self) -> tuple[int, ...]:
+        """Ranks that are known to have died."""
+        return ()
+
+    def begin(self) -> None:
+        """All ranks are ready to train."""
+
+    def gather(self, value: T) -> list[T | None]:
+        """Every rank's `value`, by rank; None for those who have died."""
         what = "gathering every rank's figures"
-        return allgather(self.comm, value, self.deadline_seconds, what)
+        everyone: list[T | None] = allgather(
+            self.comm, value, self.deadline_seconds, what
+        )
+        return everyone
 
     def _raise_first(
         self, texts: Sequence[str | None], failure: Exception | None
@@ -108,7 +129,8 @@ def _foreseen(error: Exception) -> bool:
     return isinstance(error, AcidError)
 
 
-def _attempt(action: Callable[[], T]) -> tuple[tuple[T] | None, Exception | None]:
+def attempt(action: Callable[[], T]) -> tuple[tuple[T] | None, Exception | None]:
+    """What `action` returns, in a tuple, or what it raises."""
     try:
         return (action(),), None
     except Exception as error:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from acidmpi.telemetry.stalls import Picture
 from acidmpi.telemetry.summary import StopReason
+from acidmpi.worker.membership import Death
 
 Scores = tuple[float, float | None]
 """Loss and, where there is one, accuracy on the test set."""
@@ -42,6 +43,8 @@ class Figures:
     consensus_distance: float | None = None
     mean_drift: float | None = None
     train_loss: float | None = None
+    deaths: tuple[Death, ...] = ()
+    """Ranks known to have died."""
 
 
 class Course(Protocol):
@@ -64,6 +67,11 @@ class Course(Protocol):
     @property
     def stop_reason(self) -> StopReason:
         """Why it ended; once left, the same on all ranks."""
+        ...
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank shows and keeps the results: rank 0, or its successor."""
         ...
 
     @property

@@ -5,7 +5,7 @@ Only rank 0 shows anything; the others hold a `Silence`.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO, final
 
@@ -194,6 +194,48 @@ class Bar:
     def close(self) -> None:
         """Let the bar stand as it is."""
         self._progress.stop()
+
+
+@final
+class Heir:
+    """What a rank shows from the moment on when it is the lowest that lives.
+
+    Args:
+        make: makes the real display.
+        leads: whether this rank shows anything by now; may be replaced.
+    """
+
+    def __init__(self, make: Callable[[], Display], leads: Callable[[], bool]) -> None:
+        self._make = make
+        self.leads = leads
+        self._shown: Display | None = None
+
+    def due(self) -> bool:
+        """As the real one, once this rank leads."""
+        return self._real.due()
+
+    def moment(self, moment: Moment) -> None:
+        """As the real one."""
+        self._real.moment(moment)
+
+    def line(self, text: str) -> None:
+        """As the real one."""
+        self._real.line(text)
+
+    def table(self, title: str, rows: Sequence[Row]) -> None:
+        """As the real one."""
+        self._real.table(title, rows)
+
+    def close(self) -> None:
+        """As the real one, if there is one."""
+        if self._shown is not None:
+            self._shown.close()
+
+    @property
+    def _real(self) -> Display:
+        if self._shown is None and self.leads():
+            self._shown = self._make()
+        return self._shown or Silence()
 
 
 def make_display(rank: int, seconds: float, clock: Clock, out: TextIO) -> Display:

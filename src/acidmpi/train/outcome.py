@@ -2,6 +2,7 @@
 
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from acidmpi.telemetry.summary import RankFigures, RunFigures, StopReason
 from acidmpi.train.course import Figures, Scores
 from acidmpi.train.display import Row, number
 from acidmpi.train.version import version_of
+from acidmpi.worker.membership import Death, merged
 
 PACKAGES = ("acidmpi", "mpi4py", "numba", "numpy", "torch")
 
@@ -81,7 +83,7 @@ def run_figures(
         train_loss=known("train_loss"),
         test_loss=loss,
         test_accuracy=accuracy,
-        dead_ranks=[],
+        dead_ranks=[death.described() for death in known("deaths") or ()],
         stop_reason=stop_reason,
     )
 
@@ -93,6 +95,23 @@ def _pairing(config: TrainConfig) -> str | None:
     return "roles" if config.method in ASYNCHRONOUS else None
 
 
+def all_deaths(
+    told: Sequence[Sequence[Death] | None], dead: Sequence[int], seconds: float
+) -> list[dict[str, Any]]:
+    """What all survivors know together of those who have died, by rank.
+
+    Args:
+        told: each rank's own knowledge, None for the dead.
+        dead: ranks that are missing now; some may have died after all training.
+        seconds: since the start of the run.
+    """
+    deaths = merged([list(each) for each in told if each is not None])
+    late = set(dead) - {death.rank for death in deaths}
+    last = "it finished training"
+    deaths += [Death(rank, seconds, time.time(), 0, last, seconds) for rank in late]
+    return [death.described() for death in sorted(deaths, key=lambda d: d.rank)]
+
+
 def versions() -> dict[str, str]:
     """What ran: Python, and those packages that this run has loaded."""
     found = {"python": platform.python_version()}
@@ -102,18 +121,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def result_rows(run: RunFigures, ranks: Sequence[RankFigures], where: str) -> list[Row]:
+def result_rows(
+    run: RunFigures, everyone: Sequence[RankFigures | None], where: str
+) -> list[Row]:
     """The results for people: names and values.
 
     Args:
         run: figures of all ranks together.
-        ranks: figures of each.
+        everyone: figures of each rank, None for the dead.
         where: the run's folder.
     """
+    ranks = [rank for rank in everyone if rank is not None]
     accuracy = run.test_accuracy
     return [
         ("run", _title(run)),
-        ("ranks", str(run.size)),
+        ("ranks", _ranks(run)),
         ("ended", f"{run.stop_reason} after {run.wall_seconds:.1f} s"),
         ("test accuracy", "-" if accuracy is None else f"{accuracy:.2%}"),
         ("test loss", number(run.test_loss)),
@@ -125,6 +147,13 @@ def result_rows(run: RunFigures, ranks: Sequence[RankFigures], where: str) -> li
         ("distance before the average", number(run.consensus_distance)),
         ("folder", where),
     ]
+
+
+def _ranks(run: RunFigures) -> str:
+    if not run.dead_ranks:
+        return str(run.size)
+    dead = ", ".join(str(death["rank"]) for death in run.dead_ranks)
+    return f"{run.size}, of which died: {dead}"
 
 
 def _title(run: RunFigures) -> str:

@@ -1,5 +1,6 @@
 """One run, from checked options to its summary, as every rank goes through it."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import datetime
@@ -9,7 +10,6 @@ from typing import Any
 from acidmpi.clocks import Clock
 from acidmpi.config.train import OWN_FOLDER, TrainConfig
 from acidmpi.errors import AcidError, DataError, Interrupted, Preempted
-from acidmpi.mpi.nodes import find_node
 from acidmpi.tasks.registry import load_task, task_defaults
 from acidmpi.telemetry.metrics import MetricsWriter, forget_after
 from acidmpi.telemetry.summary import RankFigures
@@ -17,11 +17,11 @@ from acidmpi.train import folder
 from acidmpi.train.archive import Archive
 from acidmpi.train.company import Company
 from acidmpi.train.compressors import check_compression
-from acidmpi.train.course import Course, Trainer
-from acidmpi.train.display import Display
+from acidmpi.train.course import Course, Scores, Trainer
+from acidmpi.train.display import Display, Heir
 from acidmpi.train.keeping import Kept, Restart
 from acidmpi.train.loop import Loop
-from acidmpi.train.outcome import rank_figures, result_rows
+from acidmpi.train.outcome import all_deaths, rank_figures, result_rows
 from acidmpi.train.plan import Plan, make_plan, resolve
 from acidmpi.train.restart import find, open_keeper
 from acidmpi.train.signals import SignalWatch
@@ -29,6 +29,7 @@ from acidmpi.train.stalls import StallTeller
 from acidmpi.train.threads import limit_threads, threads_per_rank
 from acidmpi.train.trainers import make_trainer
 from acidmpi.train.version import version_of
+from acidmpi.worker.membership import Death
 
 OWN_OPTIONS = ("data_dir", "output", "overwrite", "log_seconds")
 """What ranks may differ in: paths of their machine, and what rank 0 alone acts on."""
@@ -67,6 +68,7 @@ class Session:
         self._metrics: MetricsWriter | None = None
         self._kept: Kept | None = None
         self._restart: Restart | None = None
+        self._course: Course | None = None
 
     def run(self) -> None:
         """Do all of it; collective.
@@ -87,6 +89,7 @@ class Session:
         self._company.must_agree(common_options(self._config))
         task, plan = self._prepare()
         trainer = self._company.together(lambda: self._trainer(task, plan))
+        self._company.begin()
         loss = self._train(trainer, plan)
         written = self._settle()
         self._finish(trainer, loss)
@@ -126,7 +129,7 @@ class Session:
         return task, plan
 
     def _share_cores(self) -> None:
-        node = find_node(self._company.comm, self._company.deadline_seconds)
+        node = self._company.node()
         limit_threads(threads_per_rank(node.cores, node.local_size))
 
     def _load(self) -> Any:
@@ -147,17 +150,23 @@ class Session:
     def _make_folder(self) -> Path:
         made = folder.create(self._config, datetime.now())
         folder.write_config(made, replace(self._config, resume=None))
-        size, began = self._company.size, self._began
-        self._archive = Archive(self._config, made, size, self._clock, began)
+        self._archive = self._make_archive(made)
         return made.path
+
+    def _make_archive(self, place: folder.RunFolder) -> Archive:
+        rank, size = self._company.rank, self._company.size
+        return Archive(self._config, place, rank, size, self._clock, self._began)
 
     def _open_files(self) -> None:
         self._watch.check()
-        path = folder.join(self._place).metrics(self._company.rank)
+        place = folder.join(self._place)
+        path = place.metrics(self._company.rank)
         again = self._config.resume == OWN_FOLDER
         if again and self._restart is not None and self._restart.same:
             forget_after(path, self._restart.own_gradients)
         self._metrics = MetricsWriter(path, append=again)
+        if self._config.fault_tolerant and self._archive is None:
+            self._archive = self._make_archive(place)  # to be rank 0's successor
 
     def _trainer(self, task: Any, plan: Plan) -> Trainer:
         self._watch.check()
@@ -166,9 +175,17 @@ class Session:
             task, comm, self._config, plan, self._metrics, self._kept
         )
         trainer.course.watch_stalls(StallTeller(folder.RunFolder(self._place).stalls))
+        self._course = trainer.course
         if self._archive is not None:
             self._archive.course = trainer.course
+        if isinstance(self._display, Heir):
+            self._display.leads = self._leads
         return trainer
+
+    def _leads(self) -> bool:
+        """Whether this rank shows and keeps the results."""
+        known = self._company if self._course is None else self._course
+        return known.leads or (self._company.leads and bool(self._company.dead))
 
     def _train(self, trainer: Trainer, plan: Plan) -> float | None:
         """Returns this rank's recent training loss."""
@@ -187,12 +204,15 @@ class Session:
     def _finish(self, trainer: Trainer, loss: float | None) -> None:
         company, course = self._company, trainer.course
         if course.stop_reason == "finished":
-            company.first(lambda: self._evaluate(trainer), EVALUATION_PATIENCE)
+            scores = company.first(lambda: self._evaluate(trainer), EVALUATION_PATIENCE)
+            if self._archive is not None:
+                self._archive.scores = scores
         company.together(self._close_metrics)
         ranks = company.gather(rank_figures(course.statistics()))
         losses = [each for each in company.gather(loss) if each is not None]
         common = sum(losses) / len(losses) if losses else None
-        company.first(lambda: self._conclude(course, ranks, common))
+        told = company.gather(course.statistics().deaths)
+        company.first(lambda: self._conclude(course, ranks, common, told))
 
     def _settle(self) -> Path | None:
         """Wait until checkpoints are written; the last one's folder if there is one.
@@ -203,7 +223,7 @@ class Session:
         if self._kept is None:
             return None
         keeper, company = self._kept.keeper, self._company
-        told = company.gather(keeper.settle())
+        told = [one for one in company.gather(keeper.settle()) if one is not None]
         keeper.hear(sum(ended for ended, _ in told), sum(kept for _, kept in told))
         company.gather(keeper.settle())  # rank 0 has sealed the set
         if not keeper.last:
@@ -217,18 +237,24 @@ class Session:
             )
         return keeper.folder
 
-    def _evaluate(self, trainer: Trainer) -> None:
-        assert self._archive is not None
-        self._archive.scores = trainer.scores()
-        trainer.course.record(self._archive.scores)
+    def _evaluate(self, trainer: Trainer) -> Scores:
+        scores = trainer.scores()
+        trainer.course.record(scores)
+        return scores
 
     def _conclude(
-        self, course: Course, ranks: list[RankFigures], loss: float | None
+        self,
+        course: Course,
+        ranks: list[RankFigures | None],
+        loss: float | None,
+        told: Sequence[Sequence[Death] | None],
     ) -> None:
-        """Rank 0's last part: the summary, on disk and on screen."""
+        """The last part of rank 0, or its successor: the summary, on disk and screen."""
         assert self._archive is not None
         run = self._archive.figures(course.statistics(), course.stop_reason)
-        run = replace(run, train_loss=loss)
+        seconds = self._clock.now() - self._began
+        dead = all_deaths(told, self._company.dead, seconds)
+        run = replace(run, train_loss=loss, dead_ranks=dead)
         self._archive.keep(run, ranks)
         self._display.table("result", result_rows(run, ranks, str(self._place)))
 
@@ -241,7 +267,7 @@ class Session:
         self._keep_what_is_known("interrupted")
 
     def _keep_what_is_known(self, reason: Any) -> None:
-        if self._archive is not None:
+        if self._archive is not None and self._leads():
             self._archive.keep_partial(reason)
 
     def _close_metrics(self) -> None:

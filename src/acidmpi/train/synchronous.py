@@ -166,6 +166,11 @@ class SynchronousCourse:
         return self._reason
 
     @property
+    def leads(self) -> bool:
+        """Whether this is rank 0."""
+        return self._rank == 0
+
+    @property
     def told(self) -> bool:
         """Whether all ranks know of the end."""
         return not isinstance(self._failure, LOST)

@@ -49,6 +49,7 @@ class MortalLoop(CommunicationLoop):
         super().__init__(**rest)
         self._survival = survival
         self._membership = survival.membership
+        self.watchdog.dead = self._membership.dead
         self._last_heard: set[int] = set()
         """Ranks whose last message has come."""
 
