@@ -39,7 +39,7 @@ STATISTICS = Figures(
 @pytest.fixture
 def archive(tmp_path):
     clock = ManualClock(100.0)
-    made = Archive(TrainConfig(), RunFolder(tmp_path), 3, clock, 100.0)
+    made = Archive(TrainConfig(), RunFolder(tmp_path), 0, 3, clock, 100.0)
     clock.advance(2.5)
     return made
 
@@ -127,7 +127,7 @@ def test_the_table_has_the_figures_that_people_ask_for(archive):
 def test_the_table_of_ranks_in_step_has_no_exchanges(tmp_path):
     config = TrainConfig(method="allreduce", compression="topk")
     clock = ManualClock(0.0)
-    archive = Archive(config, RunFolder(tmp_path), 3, clock, 0.0)
+    archive = Archive(config, RunFolder(tmp_path), 0, 3, clock, 0.0)
     nothing = replace(STATISTICS, comm_rate_measured=None)
     run = archive.figures(nothing, "finished")
     assert (run.compression, run.topology, run.comm_rate) == ("topk", None, None)
@@ -138,7 +138,7 @@ def test_the_table_of_ranks_in_step_has_no_exchanges(tmp_path):
 
 def test_the_table_of_synchronous_gossip_has_exchanges_at_no_asked_rate(tmp_path):
     config = TrainConfig(method="gossip", topology="ring")
-    archive = Archive(config, RunFolder(tmp_path), 3, ManualClock(0.0), 0.0)
+    archive = Archive(config, RunFolder(tmp_path), 0, 3, ManualClock(0.0), 0.0)
     run = archive.figures(STATISTICS, "finished")
     assert (run.pairing, run.topology, run.comm_rate) == (None, "ring", None)
     rows = dict(result_rows(run, [rank_figures(STATISTICS)] * 3, "runs/x"))
@@ -148,7 +148,7 @@ def test_the_table_of_synchronous_gossip_has_exchanges_at_no_asked_rate(tmp_path
 
 def test_adpsgd_is_paired_by_its_roles(tmp_path):
     config = TrainConfig(method="adpsgd")
-    archive = Archive(config, RunFolder(tmp_path), 2, ManualClock(0.0), 0.0)
+    archive = Archive(config, RunFolder(tmp_path), 0, 2, ManualClock(0.0), 0.0)
     run = archive.figures(STATISTICS, "finished")
     assert (run.pairing, run.comm_rate) == ("roles", 1.0)
 

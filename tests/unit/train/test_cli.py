@@ -229,6 +229,10 @@ class FakeCompany:
 
     size = 2
 
+    @property
+    def leads(self):
+        return self.rank == 0
+
     def __init__(self, rank, orderly):
         self.rank, self.orderly, self.aborted = rank, orderly, []
         self.clean = orderly
