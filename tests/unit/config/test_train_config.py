@@ -51,6 +51,7 @@ WRONG = {
     "checkpoint_every": [0, -1],
     "resume": ["", 3, True],
     "output": [False],
+    "fault_tolerant": [1, "yes", None],
     "overwrite": [1, "yes", None],
     "log_seconds": [0],
 }
