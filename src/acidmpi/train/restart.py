@@ -67,7 +67,7 @@ def find(config: TrainConfig, company: Company) -> Restart | None:
             return Restart(manifest, company.rank, company.size, trees or ())
         said += mistakes[:1]
     reasons = company.gather(said)[0]
-    company.together(lambda: _none(sets, reasons))
+    company.together(lambda: _none(sets, reasons or ()))
     return None
 
 

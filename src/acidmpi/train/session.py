@@ -223,8 +223,11 @@ class Session:
         if self._kept is None:
             return None
         keeper, company = self._kept.keeper, self._company
-        told = [one for one in company.gather(keeper.settle()) if one is not None]
-        keeper.hear(sum(ended for ended, _ in told), sum(kept for _, kept in told))
+        everyone = company.gather(keeper.settle())
+        told = [one for one in everyone if one is not None]
+        members = [rank for rank, one in enumerate(everyone) if one is not None]
+        sums = [sum(column) for column in zip(*told, strict=True)]
+        keeper.hear(*sums, members)
         company.gather(keeper.settle())  # rank 0 has sealed the set
         if not keeper.last:
             return None

@@ -119,6 +119,7 @@ def test_options_that_the_method_would_ignore_are_refused_unless_left_alone(meth
         "start_step": 10,
         "bucket_bytes": 0,
         "local_steps": 2,
+        "fault_tolerant": True,
     }
     assert given.keys() == USED_BY.keys()
     for name, value in given.items():
