@@ -226,8 +226,8 @@ class Session:
         everyone = company.gather(keeper.settle())
         told = [one for one in everyone if one is not None]
         members = [rank for rank, one in enumerate(everyone) if one is not None]
-        sums = [sum(column) for column in zip(*told, strict=True)]
-        keeper.hear(*sums, members)
+        ended, kept = sum(one[0] for one in told), sum(one[1] for one in told)
+        keeper.hear(ended, kept, members)
         company.gather(keeper.settle())  # rank 0 has sealed the set
         if not keeper.last:
             return None
