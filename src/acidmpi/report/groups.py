@@ -15,7 +15,7 @@ from acidmpi.report.runs import Run
 
 NOT_COMPARED = (
     *("seed", "output", "data_dir", "overwrite", "log_seconds", "deadline_seconds"),
-    *("resume", "task"),
+    *("resume", "task", "workload", "ranks", "seeds", "figure", "events"),
 )
 """Options that do not make runs different experiments."""
 

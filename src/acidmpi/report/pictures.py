@@ -15,7 +15,7 @@ from acidmpi.figures.charts import (
 )
 from acidmpi.report.groups import Facet, Group, make_facets
 from acidmpi.report.lines import Axis, line_of
-from acidmpi.report.runs import Run
+from acidmpi.report.runs import Curves, Run
 from acidmpi.report.table import idle_percent
 from acidmpi.report.timeline import Values
 
@@ -54,6 +54,26 @@ class Chart:
 BAND = "Lines are means over runs, bands one standard deviation."
 LOSS = "The training loss, averaged over ranks and a fiftieth of the run. " + BAND
 
+
+def gradients(curves: Curves) -> Values:
+    """Of all ranks, so far; not known where there were none."""
+    return _if_any(curves.gradients)
+
+
+def megabytes(curves: Curves) -> Values:
+    """Sent by all ranks, so far; not known where nothing was sent."""
+    return _if_any(curves.bytes / 1e6)
+
+
+def _if_any(total: Values) -> Values:
+    return total if total.any() else np.full_like(total, np.nan)
+
+
+DISTANCE = (
+    "mean ‖xᵢ − x̄‖² over ranks, estimated by heartbeats. It falls with the learning rate. "
+    "Lines are geometric means over runs, bands one standard deviation of the logarithm."
+)
+
 CHARTS = (
     Chart(
         name="loss-seconds",
@@ -68,7 +88,7 @@ CHARTS = (
         name="loss-gradients",
         title="Training loss against gradients",
         caption=LOSS,
-        x=lambda c: c.gradients,
+        x=gradients,
         x_label="gradients of all ranks",
         y=lambda c: c.loss,
         y_label="training loss",
@@ -78,9 +98,9 @@ CHARTS = (
         title="Training loss against bytes",
         caption=LOSS + " Where a method records no exchanges, what it sent in all is "
         "spread evenly over its gradients.",
-        x=lambda c: c.bytes / 1e6 if len(c.bytes) and c.bytes[-1] > 0 else c.bytes[:0],
+        x=megabytes,
         x_label="MB sent by all ranks",
-        y=lambda c: c.loss if len(c.bytes) and c.bytes[-1] > 0 else c.loss[:0],
+        y=lambda c: c.loss,
         y_label="training loss",
     ),
     Chart(
@@ -98,19 +118,27 @@ CHARTS = (
         title="Test accuracy against gradients",
         caption="The test accuracy of the ranks' average, where it was evaluated "
         "during the run. " + BAND,
-        x=lambda c: c.gradients,
+        x=gradients,
         x_label="gradients of all ranks",
         y=lambda c: c.test_accuracy,
         y_label="test accuracy",
     ),
     Chart(
         name="distance",
-        title="Consensus distance",
-        caption="mean ‖xᵢ − x̄‖² over ranks, estimated by heartbeats. It falls with the "
-        "learning rate. Lines are geometric means over runs, bands one standard "
-        "deviation of the logarithm.",
-        x=lambda c: c.gradients,
+        title="Consensus distance against gradients",
+        caption=DISTANCE,
+        x=gradients,
         x_label="gradients of all ranks",
+        y=lambda c: c.consensus_distance,
+        y_label="consensus distance",
+        log_y=True,
+    ),
+    Chart(
+        name="distance-seconds",
+        title="Consensus distance against time",
+        caption=DISTANCE,
+        x=lambda c: c.seconds,
+        x_label="seconds of training",
         y=lambda c: c.consensus_distance,
         y_label="consensus distance",
         log_y=True,

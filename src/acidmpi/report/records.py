@@ -23,8 +23,9 @@ class RankRecords:
     """Exchanges with each peer."""
 
     gradients: int = 0
+    last_gradient_seconds: float = 0.0
     last_seconds: float = 0.0
-    """When the last gradient was."""
+    """When the last event of any kind was."""
 
     records: int = 0
 
@@ -58,6 +59,7 @@ def _take(found: RankRecords, record: Record) -> None:
     if record["schema"] != SCHEMA:
         raise ValueError(f"schema {record['schema']!r}, not {SCHEMA}")
     found.records += 1
+    found.last_seconds = max(found.last_seconds, record.get("seconds", 0.0))
     take = _KINDS.get(record["kind"])
     if take is not None:
         take(found, record)
@@ -69,7 +71,7 @@ def _gradient(found: RankRecords, record: Record) -> None:
     if loss is not None:
         found.timeline.add("loss", seconds, loss)
     found.gradients += 1
-    found.last_seconds = max(found.last_seconds, seconds)
+    found.last_gradient_seconds = max(found.last_gradient_seconds, seconds)
 
 
 def _exchange(found: RankRecords, record: Record) -> None:
@@ -78,6 +80,7 @@ def _exchange(found: RankRecords, record: Record) -> None:
 
 
 def _heartbeat(found: RankRecords, record: Record) -> None:
+    found.timeline.add("beats", record["seconds"], record["total_gradients"])
     if record["consensus_distance"] is not None:
         found.timeline.add(
             "consensus_distance", record["seconds"], record["consensus_distance"]

@@ -27,6 +27,9 @@ run does not know of itself, such as the network it ran on."""
 SMOOTHING = 0.02
 """Share of a run over which its training loss is averaged."""
 
+SIMULATED = "simulated"
+"""The transport of runs of `acidmpi.simulate`."""
+
 METRICS = re.compile(r"metrics-(\d+)\.jsonl")
 BY_RANK = ("gradients", "bytes_sent", "idle_seconds")
 
@@ -84,15 +87,23 @@ class Run:
         if not self.summary:
             return "no summary: still running, or killed"
         reason = self.summary["stop_reason"]
-        absent = [rank for rank in range(self.size) if rank not in self.ranks]
+        absent = [rank for rank in self._writing if rank not in self.ranks]
         if reason != "finished":
             return f"ended early: {reason}"
         return f"no metrics of ranks {ranges(absent)}" if absent else ""
 
     @property
+    def _writing(self) -> range:
+        """Ranks that write metrics; a simulator need not, but for the first."""
+        simulated = self.summary.get("transport") == SIMULATED
+        return range(1 if simulated else self.size)
+
+    @property
     def train_seconds(self) -> float:
-        """From the start of training to the last gradient."""
-        return max((rank.last_seconds for rank in self.ranks.values()), default=0.0)
+        """From the start of training to the last gradient, if there is one."""
+        ranks = self.ranks.values()
+        last = max((rank.last_gradient_seconds for rank in ranks), default=0.0)
+        return last or max((rank.last_seconds for rank in ranks), default=0.0)
 
     @cached_property
     def curves(self) -> Curves:
@@ -102,7 +113,7 @@ class Run:
         found = {
             name: together(timelines, name)
             for name in (
-                *("gradients", "bytes", "loss"),
+                *("gradients", "beats", "bytes", "loss"),
                 *("consensus_distance", "test_loss", "test_accuracy"),
             )
         }
@@ -110,6 +121,9 @@ class Run:
         end = int(used[-1]) + 1 if len(used) else 0
         means = {name: _mean(*pair)[:end] for name, pair in found.items()}
         gradients = np.cumsum(found["gradients"][1])[:end]
+        if not any(rank.gradients for rank in self.ranks.values()):
+            told = np.nan_to_num(means["beats"])
+            gradients = np.maximum.accumulate(told) if end else told
         return Curves(
             seconds=width * np.arange(1.0, end + 1),
             gradients=gradients,

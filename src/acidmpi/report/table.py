@@ -160,7 +160,7 @@ def idle_percent(run: Run) -> list[float]:
 def _steady_distance(run: Run) -> float | None:
     """Over gradients, not over heartbeats, which come unevenly."""
     curves = run.curves
-    if not len(curves.gradients):
+    if not curves.gradients.any():
         return None
     share = curves.gradients / curves.gradients[-1]
     known = np.isfinite(curves.consensus_distance)

@@ -51,6 +51,18 @@ def test_what_a_run_lacks_is_said(make, options, said):
     assert len(run.curves.seconds) > 0
 
 
+def test_a_simulated_run_has_one_file_and_counts_gradients_by_heartbeats(make):
+    folder = mixed(make("a", ranks=[0]), transport="simulated")
+    path = folder / "metrics-0.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "heartbeat" in line))
+    run = read_run(folder)
+    assert run.finished
+    assert run.train_seconds == 4.0
+    assert run.curves.gradients[-1] == 160
+    assert np.all(np.diff(run.curves.gradients) >= 0)
+
+
 def test_a_run_without_any_metrics_is_not_finished(make):
     run = read_run(make("a", ranks=[], summary=False))
     assert (run.size, run.finished, len(run.curves.loss)) == (0, False, 0)
