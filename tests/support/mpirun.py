@@ -37,11 +37,26 @@ def environment() -> dict[str, str]:
     return {**OPEN_MPI_SETTINGS, **one_thread, **os.environ}
 
 
+def is_open_mpi() -> bool:
+    """Whether that `mpiexec` is Open MPI's."""
+    command = [mpiexec_path(), "--version"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return "Open MPI" in told
+
+
 def start(
-    ranks: int, arguments: Sequence[str | Path], **options
+    ranks: int, arguments: Sequence[str | Path], tolerant: bool = False, **options
 ) -> subprocess.Popen[str]:
-    """Start `python arguments…` on so many ranks of this environment."""
-    command = [mpiexec_path(), "-n", str(ranks), sys.executable, *map(str, arguments)]
+    """Start `python arguments…` on so many ranks of this environment.
+
+    Args:
+        ranks: How many.
+        arguments: What follows `python`.
+        tolerant: Whether the launcher lets the others go on when one dies.
+        **options: For `subprocess.Popen`.
+    """
+    launcher = [mpiexec_path(), *(["--with-ft", "ulfm"] if tolerant else [])]
+    command = [*launcher, "-n", str(ranks), sys.executable, *map(str, arguments)]
     options = {"env": environment(), "stdin": subprocess.DEVNULL} | options
     return subprocess.Popen(command, text=True, **options)
 
@@ -61,7 +76,7 @@ def run(
         arguments: What follows `python`.
         timeout_seconds: When to give up, with `subprocess.TimeoutExpired`.
         on_poll: Called several times a second with the pid of `mpiexec`.
-        **options: For `subprocess.Popen`.
+        **options: For `start`.
     """
     # Files, not pipes: nobody has to read them while the ranks run.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:

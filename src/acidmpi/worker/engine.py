@@ -10,6 +10,7 @@ each rank comes when it likes: one that leaves early answers until all have left
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -275,7 +276,13 @@ class Engine:
     def deaths(self) -> tuple[Death, ...]:
         """What this rank knows of those who have died."""
         survival = self._parts.survival
-        return () if survival is None else tuple(survival.membership.deaths)
+        if survival is None:
+            return ()
+        known = self._parts.ledger.known  # more than when the news came
+        return tuple(
+            replace(death, gradients=known(death.rank))
+            for death in survival.membership.deaths
+        )
 
     def statistics(self) -> WorkerStatistics:
         """What has happened so far."""

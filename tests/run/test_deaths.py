@@ -1,0 +1,89 @@
+"""Real deaths of real processes: the others finish, and say who died."""
+
+import json
+import subprocess
+
+import pytest
+from support import mpirun
+
+pytestmark = pytest.mark.skipif(
+    not mpirun.is_open_mpi(), reason="only Open MPI lets ranks survive others"
+)
+
+LONGEST_SECONDS = 90
+DRIFT = 1e-6
+
+PLANS = {
+    "rank 0, between two chunks": (4, "rank=0 at=chunk:57 do=kill"),
+    "two at once": (4, "rank=1 at=gradient:60 do=kill; rank=2 at=gradient:60 do=kill"),
+    "the final average": (4, "rank=0 at=final:2 do=kill; rank=3 at=final:3 do=kill"),
+    "all but one": (
+        4,
+        "rank=0 at=heartbeat:3 do=kill; rank=1 at=request:20 do=kill; "
+        "rank=3 at=exchange:50 do=kill",
+    ),
+    "moments of their own": (
+        7,
+        "rank=3 at=seconds:0.5 do=kill; rank=0 at=answer:15 do=kill",
+    ),
+}
+
+
+def train(ranks, folder, plan, *options, tolerant=True):
+    arguments = ["-m", "acidmpi.train", "--task", "quadratic", "--epochs", "1"]
+    arguments += ["--deadline-seconds", "30", "--output", folder]
+    arguments += ["--fault", plan] if plan else []
+    return mpirun.run(
+        ranks,
+        [*arguments, *options],
+        tolerant=tolerant,
+        timeout_seconds=LONGEST_SECONDS,
+    )
+
+
+def victims(plan):
+    return {int(fault.split("rank=")[1].split()[0]) for fault in plan.split(";")}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_others_finish_and_tell(tmp_path, name):
+    ranks, plan = PLANS[name]
+    dead, folder = victims(plan), tmp_path / "run"
+    result = train(ranks, folder, plan, "--fault-tolerant")
+    assert result.returncode == 0, result.stdout + result.stderr
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["stop_reason"] == "finished"
+    assert {death["rank"] for death in summary["dead_ranks"]} == dead
+    assert all(death["last"] for death in summary["dead_ranks"])
+    left = [rank for rank, made in enumerate(summary["gradients"]) if made is not None]
+    assert set(left) == set(range(ranks)) - dead
+    made = sum(death["gradients"] for death in summary["dead_ranks"])
+    assert made + sum(summary["gradients"][rank] for rank in left) >= 1000
+    assert summary["mean_drift"] < DRIFT
+    assert "of which died" in result.stdout, "the lowest survivor shows the results"
+
+
+def test_a_death_at_the_start_ends_all_with_one_message(tmp_path):
+    plan = "rank=1 at=start:kernels do=kill"
+    result = train(3, tmp_path / "run", plan, "--fault-tolerant")
+    assert result.returncode == 1
+    told = [line for line in result.stderr.splitlines() if "acidmpi: error" in line]
+    assert len(told) == 1
+    assert "rank 1 has died" in told[0]
+    assert "start it again" in told[0]
+
+
+def test_without_the_option_a_death_ends_the_run(tmp_path):
+    plan = "rank=1 at=exchange:30 do=kill"
+    try:
+        result = train(3, tmp_path / "run", plan, tolerant=False)
+    except subprocess.TimeoutExpired:
+        pytest.fail("the launcher without ULFM ends all ranks")
+    assert result.returncode != 0
+
+
+def test_an_mpi_that_does_not_survive_is_refused_at_once(tmp_path):
+    result = train(2, tmp_path / "run", None, "--fault-tolerant", tolerant=False)
+    assert result.returncode == 2
+    assert "mpiexec --with-ft ulfm" in result.stderr
+    assert "checkpoints" in result.stderr
