@@ -112,7 +112,11 @@ def _disturb(job, plan: Plan, folder: Path, ending: Ending, until: float) -> Non
     if not plan.kills:
         return
     sign = folder / f"metrics-{plan.ranks - 1}.jsonl"
-    if not _wait(job, sign.exists, until):
+
+    def trains() -> bool:  # a death before that is one at the start, which ends all
+        return sign.exists() and sign.stat().st_size > 0
+
+    if not _wait(job, trains, until):
         return
     start = time.monotonic()
     for moment, rank in plan.moments():

@@ -119,7 +119,8 @@ def _run_table(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         for run in group.runs:
-            dead = ranges(run.summary.get("dead_ranks") or [])
+            deaths = run.summary.get("dead_ranks") or []
+            dead = ranges([death["rank"] for death in deaths])
             state = run.missing or "finished"
             rows.append(
                 [
