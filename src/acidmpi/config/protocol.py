@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from acidmpi.config.options import above, at_least, between, check_fields
-from acidmpi.config.simulate import SimulateConfig
+from acidmpi.config.simulate import SimulateConfig, used_by_workload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +131,8 @@ class ProtocolConfig:
         """The options of the same workload with ideal edges."""
         shared = {f.name for f in fields(SimulateConfig)}
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return SimulateConfig(**{k: v for k, v in given.items() if k in shared})
+        taken = {k: v for k, v in given.items() if k in shared}
+        return SimulateConfig(**used_by_workload(self.workload, taken))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,9 @@
 """The options of `python -m acidmpi.simulate` and of its experiments."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from acidmpi.config.options import (
     above,
@@ -18,7 +19,7 @@ Method = Literal["a2cid2", "async", "gossip", "allreduce", "localsgd"]
 PAIRS: tuple[Method, ...] = ("a2cid2", "async")
 """Methods in which peers average in pairs; in the others all ranks take steps together."""
 
-USED_BY = {
+USED_BY: dict[str, tuple[str, ...]] = {
     "topology": PAIRS,
     "comm_rate": PAIRS,
     "max_lag": PAIRS,
@@ -33,6 +34,20 @@ USED_BY = {
     "local_steps": ("localsgd",),
 }
 """Options that only some methods use; with others they must be left at their defaults."""
+
+USED_BY_WORKLOAD: dict[str, tuple[str, ...]] = {
+    "dimension": ("averaging", "quadratic"),
+    "strong_convexity": ("quadratic",),
+    "noise": ("quadratic",),
+    "heterogeneity": ("quadratic",),
+    "batch_size": ("digits",),
+    "dirichlet": ("digits",),
+    "lr": ("quadratic", "digits"),
+    "momentum": ("quadratic", "digits"),
+    "stale": ("quadratic", "digits"),
+    "max_lag": ("quadratic", "digits"),
+}
+"""The same for workloads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,13 +183,26 @@ class SimulateConfig:
         _check_used(self)
 
 
+def used_by_workload(workload: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options in `given` that `workload` uses; others would be refused."""
+    return {
+        name: value
+        for name, value in given.items()
+        if workload in USED_BY_WORKLOAD.get(name, (workload,))
+    }
+
+
 def _check_used(config: SimulateConfig) -> None:
-    """Raise where an option has been set that the method would ignore."""
+    """Raise where an option has been set that method or workload would ignore."""
     for option in options_of(SimulateConfig):
-        methods = USED_BY.get(option.name, (config.method,))
-        value = getattr(config, option.name)
-        if config.method not in methods and value != option.default:
-            raise ConfigError(
-                f"{option.flag} is for --method {' or '.join(methods)}, got {value!r} "
-                f"with --method {config.method}; leave it out or choose another method"
-            )
+        name, value = option.name, getattr(config, option.name)
+        if value == option.default:
+            continue
+        for kind, used_by in (("method", USED_BY), ("workload", USED_BY_WORKLOAD)):
+            chosen = getattr(config, kind)
+            users = used_by.get(name, (chosen,))
+            if chosen not in users:
+                raise ConfigError(
+                    f"{option.flag} is for --{kind} {' or '.join(users)}, got {value!r} "
+                    f"with --{kind} {chosen}; leave it out or choose another {kind}"
+                )

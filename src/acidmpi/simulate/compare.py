@@ -6,7 +6,12 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from acidmpi.config.experiments import CompareConfig
-from acidmpi.config.simulate import PAIRS, Method, SimulateConfig
+from acidmpi.config.simulate import (
+    PAIRS,
+    Method,
+    SimulateConfig,
+    used_by_workload,
+)
 from acidmpi.simulate.experiment import Result, repeat, report
 from acidmpi.simulate.outcome import Outcome, late_distance, median
 from acidmpi.simulate.pictures import check_figure, draw_distances, draw_losses
@@ -36,7 +41,7 @@ SHARED = (
     "stragglers",
     "straggler_factor",
 )
-"""Options that go to each simulation as they are."""
+"""Options that go to each simulation as they are, where its workload uses them."""
 
 
 class Score(NamedTuple):
@@ -70,7 +75,8 @@ def run(config: CompareConfig, out: TextIO) -> None:
 
 
 def _options(config: CompareConfig, method: Method, rate: float) -> SimulateConfig:
-    shared = {name: getattr(config, name) for name in SHARED}
+    given = {name: getattr(config, name) for name in SHARED}
+    shared = used_by_workload(config.workload, given)
     pairs = {"topology": config.topology, "comm_rate": rate}
     own: dict[str, Any] = pairs if method in PAIRS else {}
     return SimulateConfig(method=method, **shared, **own)

@@ -8,7 +8,7 @@ import pytest
 from acidmpi.simulate.cli import main
 from acidmpi.telemetry.summary import FIELDS
 
-QUICK = ["--ranks", "4", "--units", "5", "--samples", "5", "--dimension", "3"]
+QUICK = ["--ranks", "4", "--units", "5", "--samples", "5"]
 
 
 def simulate(*arguments):
@@ -24,6 +24,7 @@ def simulate(*arguments):
         (["--rank", "4"], "did you mean '--ranks'"),
         (["pln"], "what to simulate must be one of"),
         (["--method", "allreduce", "--topology", "star"], "leave it out or choose"),
+        (["--dirichlet", "1"], "is for --workload digits"),
         (["--ranks", "300", "--events"], "at most 256"),
         (["--overlap"], "needs exchanges that take time"),
         (["--order", "raw", "--transfer-units", "1"], "leave out one of the two"),

@@ -80,9 +80,8 @@ def test_one_unit_for_all_or_one_for_each():
 
 @pytest.mark.parametrize("workload", ["quadratic", "digits"])
 def test_gradients_are_those_of_the_loss(workload):
-    config = SimulateConfig(
-        workload=workload, ranks=3, dimension=4, noise=0.0, batch_size=1437
-    )
+    own = {"quadratic": {"dimension": 4, "noise": 0.0}, "digits": {"batch_size": 1437}}
+    config = SimulateConfig(workload=workload, ranks=3, **own[workload])
     problem = make_workload(config, 0)
     chance = np.random.default_rng(0)
     x = 0.1 * chance.standard_normal(problem.start().shape[1])
