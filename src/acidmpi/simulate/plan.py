@@ -19,7 +19,8 @@ TENTH = 1.1
 """Steps within this factor count as equally fast, and a way that is not exact counts as
 slower by it."""
 
-SHOWN = 12
+SHOWN = 10
+"""Rows of the table; the best of each method follows if it is not among them."""
 
 
 def run(config: PlanConfig, out: TextIO) -> None:
@@ -125,7 +126,8 @@ def _overview(ranked: list[Way]) -> str:
         "memory",
         "distance",
     )
-    shown = [w for k, w in enumerate(ranked) if k < SHOWN or w.method == "allreduce"]
+    first = {way.method: way for way in reversed(ranked)}
+    shown = [w for k, w in enumerate(ranked) if k < SHOWN or w is first[w.method]]
     text = table([head, *map(_row, shown)])
     left = len(ranked) - len(shown)
     return f"{text}\n({left} slower or looser ways left out)" if left else text

@@ -66,6 +66,12 @@ def test_everything_said_is_said_of_every_way():
     assert tilde["a2cid2"] - tilde["async"] == 4 * 11_200_000
 
 
+def test_each_method_is_in_the_table():
+    text = printed(straggler_factor=3.0, gigabits_per_second=1.0)
+    for name in ("a2cid2,", "async,", "gossip,", "localsgd,", "allreduce  ", "qsgd"):
+        assert f"\n{name}" in text or f"\nallreduce, {name}" in text
+
+
 def a_way(**changes):
     usual = Way("async", "ring", 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0)
     return usual._replace(**changes)
