@@ -21,14 +21,17 @@ from sweeps import check_names, flags, spread, take_ranks
 
 from acidmpi.config.files import check_values
 from acidmpi.config.options import options_of
-from acidmpi.config.train import TrainConfig
+from acidmpi.config.train import OWN_FOLDER, TrainConfig
 from acidmpi.errors import ConfigError
 from acidmpi.report.options import ReportOptions
 
 SECTIONS = ("title", "seeds", "defaults", "rows", "report")
 TARGETS = ("target_loss", "target_accuracy")
-NOT_IN_A_ROW = ("seed", "output", "overwrite", "data_dir")
+NOT_IN_A_ROW = ("seed", "output", "overwrite", "data_dir", "resume")
 """What the driver sets."""
+
+CHECKPOINTS = "checkpoints/set-*/manifest.json"
+"""Of complete sets: a run that has one goes on from it."""
 
 OPTIONS = tuple(o.name for o in options_of(TrainConfig) if o.name not in NOT_IN_A_ROW)
 KEYS = ("ranks", "network", *OPTIONS)
@@ -47,7 +50,11 @@ class Experiment:
 
     def arguments(self, folder: Path, data_dir: Path | None) -> list[str]:
         """What follows `python`."""
-        config = replace(self.config, output=folder, overwrite=True, data_dir=data_dir)
+        config = replace(self.config, output=folder, data_dir=data_dir)
+        if any(folder.glob(CHECKPOINTS)):
+            config = replace(config, resume=OWN_FOLDER)
+        else:
+            config = replace(config, overwrite=True)
         return ["-m", "acidmpi.train", *flags(config)]
 
 

@@ -73,6 +73,18 @@ def test_a_sweep_is_every_combination_with_every_seed(tmp_path):
     assert [e.network for e in matrix.experiments[8::9]] == ["100mbit"] * 2
 
 
+def test_a_run_goes_on_from_its_checkpoint_if_it_is_complete(tmp_path):
+    matrix = matrix_of('[[rows]]\nname = "a"', tmp_path)
+    (only,) = matrix.experiments
+    folder = tmp_path / "run"
+    (folder / "checkpoints" / "set-000003").mkdir(parents=True)
+    assert "--overwrite" in only.arguments(folder, None)
+    assert "--resume" not in only.arguments(folder, None)
+    (folder / "checkpoints" / "set-000003" / "manifest.json").touch()
+    assert "--overwrite" not in only.arguments(folder, None)
+    assert "--resume" in only.arguments(folder, None)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
