@@ -16,6 +16,10 @@ DRIFT = 1e-6
 PLANS = {
     "rank 0, between two chunks": (4, "rank=0 at=chunk:57 do=kill"),
     "two at once": (4, "rank=1 at=gradient:60 do=kill; rank=2 at=gradient:60 do=kill"),
+    "the recovery from another": (
+        4,
+        "rank=2 at=exchange:40 do=kill; rank=1 at=recovery:1 do=kill",
+    ),
     "the final average": (4, "rank=0 at=final:2 do=kill; rank=3 at=final:3 do=kill"),
     "all but one": (
         4,
