@@ -1,11 +1,11 @@
 """`python -m acidmpi.simulate plan`: ways to train on a described cluster, best first.
 
 What a step takes is computed; how many more steps a consensus distance or a lossy gradient
-costs is not known beforehand. So the rule is: what is not SGD on the exact mean gradient
-must be at least a tenth faster; among ways within a tenth of each other the exact one
-comes first, then the one whose ranks stay nearer together (lossy gradients last, because
-encoding takes time that is not counted), then the one that needs less memory. Ways whose
-ranks stay further apart than `--most-distance` come last.
+costs is not known beforehand. So the rule is: among ways within a tenth of the fastest one
+SGD on the exact mean gradient comes first, then the way whose ranks stay nearer together
+(lossy gradients last, because encoding takes time that is not counted), then the one that
+needs less memory; the next tenth follows. Ways whose ranks stay further apart than
+`--most-distance` come last.
 """
 
 import math
@@ -16,8 +16,7 @@ from acidmpi.simulate.plan_ways import Cluster, Way, ways
 from acidmpi.simulate.tell import number, table
 
 TENTH = 1.1
-"""Steps within this factor count as equally fast, and a way that is not exact counts as
-slower by it."""
+"""Steps within this factor count as equally fast."""
 
 SHOWN = 10
 """Rows of the table; the best of each method follows if it is not among them."""
@@ -43,18 +42,14 @@ def run(config: PlanConfig, out: TextIO) -> None:
 
 def rank(found: list[Way], most_distance: float = math.inf) -> list[Way]:
     """Best first, by the rule above; ways beyond `most_distance` after all others."""
-    best = min(_cost(way) for way in found)
+    best = min(way.step_seconds for way in found)
     return sorted(
         found, key=lambda way: (way.distance > most_distance, *_key(way, best))
     )
 
 
-def _cost(way: Way) -> float:
-    return way.step_seconds * (1.0 if way.exact else TENTH)
-
-
 def _key(way: Way, best: float) -> tuple[float, ...]:
-    tier = math.floor(math.log(_cost(way) / best) / math.log(TENTH) + 1e-9)
+    tier = math.floor(math.log(way.step_seconds / best) / math.log(TENTH) + 1e-9)
     far = math.inf if math.isnan(way.distance) else way.distance
     return tier, not way.exact, float(f"{far:.2g}"), way.memory_bytes, way.step_seconds
 
