@@ -13,6 +13,9 @@ from acidmpi.telemetry.metrics import SCHEMA
 
 Record = dict[str, Any]
 
+RESTART_SECONDS = 1.0
+"""Records of a rank's two loops come in another order by less than that."""
+
 
 @dataclass
 class RankRecords:
@@ -26,6 +29,9 @@ class RankRecords:
     last_gradient_seconds: float = 0.0
     last_seconds: float = 0.0
     """When the last event of any kind was."""
+
+    before_seconds: float = 0.0
+    """How long earlier starts of the run took."""
 
     records: int = 0
 
@@ -59,10 +65,20 @@ def _take(found: RankRecords, record: Record) -> None:
     if record["schema"] != SCHEMA:
         raise ValueError(f"schema {record['schema']!r}, not {SCHEMA}")
     found.records += 1
-    found.last_seconds = max(found.last_seconds, record.get("seconds", 0.0))
+    if "seconds" in record:
+        record["seconds"] = _since_the_first_start(found, record["seconds"])
     take = _KINDS.get(record["kind"])
     if take is not None:
         take(found, record)
+
+
+def _since_the_first_start(found: RankRecords, seconds: float) -> float:
+    """A run that went on from a checkpoint has counted from zero again."""
+    if seconds + found.before_seconds < found.last_seconds - RESTART_SECONDS:
+        found.before_seconds = found.last_seconds
+    seconds += found.before_seconds
+    found.last_seconds = max(found.last_seconds, seconds)
+    return seconds
 
 
 def _gradient(found: RankRecords, record: Record) -> None:

@@ -170,6 +170,21 @@ def test_ranges_of_ranks():
     assert ranges([]) == ""
 
 
+def test_a_run_that_went_on_from_a_checkpoint_is_one(make):
+    path = make("a") / "metrics-0.jsonl"
+    path.write_text(2 * path.read_text())
+    found = read_records(path)
+    assert found.gradients == 80
+    assert found.last_gradient_seconds == pytest.approx(4.0 + 4.0)
+
+
+def test_records_a_little_out_of_order_are_no_restart(tmp_path):
+    path = tmp_path / "metrics-0.jsonl"
+    one = '{{"schema": 1, "kind": "gradient", "seconds": {}, "loss": 1.0}}\n'
+    path.write_text("".join(one.format(s) for s in (1.0, 5.0, 4.9, 6.0)))
+    assert read_records(path).last_gradient_seconds == 6.0
+
+
 def long_file(path, count):
     one = '{{"schema": 1, "kind": "gradient", "seconds": {}, "loss": 1.0}}\n'
     path.write_text("".join(one.format(i / 100) for i in range(count)))
