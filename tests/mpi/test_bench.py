@@ -1,6 +1,7 @@
 """Benchmarks on real ranks: what they compare does the same work, and all report."""
 
 import json
+import tempfile
 import time
 
 import numpy as np
@@ -33,6 +34,10 @@ SMALL = {
     ],
     "step": ["--rounds", "1"],
     "idle": ["--seconds", "0.4"],
+    "checkpoint": [
+        *("--size", "10000", "--seconds", "0.4", "--rounds", "1"),
+        *("--step-seconds", "0.01", "--folder", tempfile.gettempdir()),
+    ],
 }
 FITTING = {
     "kernels": COMM.size == 1,
@@ -41,6 +46,7 @@ FITTING = {
     "consensus": COMM.size > 1,
     "step": COMM.size == 1,
     "idle": True,
+    "checkpoint": True,
 }
 
 

@@ -48,6 +48,7 @@ BENCHMARKS = {
     "consensus": Benchmark(options.ConsensusOptions, "2 or more"),
     "step": Benchmark(options.StepOptions, "1"),
     "idle": Benchmark(options.IdleOptions, "any number"),
+    "checkpoint": Benchmark(options.CheckpointOptions, "any number"),
     "iteration": Benchmark(options.IterationOptions, "any number"),
 }
 

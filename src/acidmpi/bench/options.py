@@ -1,6 +1,7 @@
 """The options of each benchmark: read without MPI and without torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from acidmpi.config.options import above, at_least, check_fields
@@ -223,6 +224,35 @@ class IterationOptions:
 
     rounds: Annotated[int, at_least(1)] = 1
     """Turns of each method."""
+
+    deadline_seconds: Annotated[float, above(0)] = 300.0
+    """How long a wait for other ranks may take."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointOptions:
+    """What one checkpoint a minute costs the compute loop, and how fast it is written.
+
+    The speed is compared with plain writes to the same disk.
+    """
+
+    size: Annotated[int, at_least(1)] = 100_000_000
+    """Number of float32 parameters; x, x̃ and a momentum of as many are written."""
+
+    seconds: Annotated[float, above(0)] = 20.0
+    """Length of a stretch with a checkpoint, which must fit in, and of one without."""
+
+    rounds: Annotated[int, at_least(1)] = 5
+    """Pairs of such stretches."""
+
+    step_seconds: Annotated[float, above(0)] = 0.1
+    """Computation of each step, beside the update of all parameters."""
+
+    folder: Path = Path()
+    """Where to write; its disk is what is measured. Emptied of it at the end."""
 
     deadline_seconds: Annotated[float, above(0)] = 300.0
     """How long a wait for other ranks may take."""

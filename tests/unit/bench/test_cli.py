@@ -16,6 +16,7 @@ FROZEN = {
     "exchanges deadline-seconds",
     "step": "depth rounds",
     "idle": "size topology seconds deadline-seconds",
+    "checkpoint": "size seconds rounds step-seconds folder deadline-seconds",
     "iteration": "model method methods rivals batch-size image-size sentence-length "
     "matrix-rank start-step density bits bucket-bytes warmup iterations repeats rounds "
     "deadline-seconds",
