@@ -6,6 +6,7 @@ three things decentralised training must cope with are set one by one. NumPy onl
 """
 
 import math
+from collections.abc import Collection
 from typing import final
 
 import numpy as np
@@ -81,7 +82,8 @@ class Quadratic:
         self._seed = seed
         self._heterogeneity = heterogeneity
         own = self._minimum_of(rank)
-        self._optimum = own if heterogeneity == 0 else self._mean_minimum(size)
+        self._size = size
+        self._optimum = own if heterogeneity == 0 else self._mean_minimum(range(size))
         self._curvature = self._eigenvalues.astype(self._dtype)
         self._own = own.astype(self._dtype)
 
@@ -92,12 +94,21 @@ class Quadratic:
             self.dimension
         ) + self._heterogeneity * spread.standard_normal(self.dimension)
 
-    def _mean_minimum(self, size: int) -> NDArray[np.float64]:
+    def _mean_minimum(self, ranks: Collection[int]) -> NDArray[np.float64]:
         # One at a time: thousands of ranks must not cost thousands of vectors.
         total = np.zeros(self.dimension)
-        for rank in range(size):
+        for rank in ranks:
             total += self._minimum_of(rank)
-        return total / size
+        return total / len(ranks)
+
+    def leave_out(self, dead: Collection[int]) -> None:
+        """From now on the loss is that of the other ranks' functions alone.
+
+        A function of its own dies with each rank: the survivors have another optimum.
+        """
+        alive = [rank for rank in range(self._size) if rank not in dead]
+        if dead and self._heterogeneity:
+            self._optimum = self._mean_minimum(alive)
 
     def initial(self) -> Vector:
         """Where every rank starts: the origin."""

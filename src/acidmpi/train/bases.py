@@ -4,6 +4,7 @@ A trainer is made from a `Setting`, collectively over its ranks. Neither base im
 a network task brings it along, a vector task never needs it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,9 @@ class NetworkBase:
         self._network = Network(given.task, given.plan, fused=fused)
         order_faults(self._network, "backward", given.config, given.comm)
 
+    def mourn(self, dead: Collection[int]) -> None:
+        """Nothing changes: the test set is what it was."""
+
     def scores(self) -> Scores:
         """On the test set, with the model as it is."""
         return self._network.scores()
@@ -78,6 +82,10 @@ class VectorBase:
         self._sgd = MomentumSGD(self._x, given.plan.recipe)
         self._gradient_at = given.task.gradient
         order_faults(self, "_gradient", given.config, given.comm)
+
+    def mourn(self, dead: Collection[int]) -> None:
+        """The functions of dead ranks count no more in what is evaluated."""
+        self._task.leave_out(dead)
 
     def scores(self) -> Scores:
         """Excess loss at x."""

@@ -1,6 +1,6 @@
 """What the training loop asks of any method, whoever waits for whom in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -126,6 +126,10 @@ class Trainer(Protocol):
 
     def step(self, rate: float) -> float:
         """One gradient event at the learning rate `rate`; returns the loss."""
+        ...
+
+    def mourn(self, dead: Collection[int]) -> None:
+        """These ranks have died: what is evaluated does without them."""
         ...
 
     def scores(self) -> Scores:

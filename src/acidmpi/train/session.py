@@ -241,6 +241,7 @@ class Session:
         return keeper.folder
 
     def _evaluate(self, trainer: Trainer) -> Scores:
+        trainer.mourn(self._company.dead)
         scores = trainer.scores()
         trainer.course.record(scores)
         return scores

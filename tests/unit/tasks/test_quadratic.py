@@ -94,3 +94,18 @@ def test_values_that_cannot_be_are_refused_and_shown(bad):
     (name, value), *_ = bad.items()
     with pytest.raises(ConfigError, match=f"{name}={value}"):
         make(**bad)
+
+
+def test_survivors_of_a_death_have_an_optimum_of_their_own():
+    whole = Quadratic(seed=3, rank=0, size=4, dimension=50)
+    alone = np.mean([whole._minimum_of(rank) for rank in (0, 1, 3)], axis=0)
+    assert whole.loss(alone) > 0.1
+    whole.leave_out((2,))
+    assert whole.loss(alone) == pytest.approx(0.0, abs=1e-20)
+
+
+def test_without_deaths_the_optimum_stays():
+    task = Quadratic(seed=3, rank=0, size=4, dimension=50)
+    before = task.loss(np.zeros(50))
+    task.leave_out(())
+    assert task.loss(np.zeros(50)) == before
