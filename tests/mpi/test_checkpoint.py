@@ -29,6 +29,7 @@ DIGITS = ["--task", "digits", "--epochs", "0.7", "--checkpoint-every", "0.3"]
 FIGURES = ("test_loss", "train_loss", "consensus_distance", "gradients", "exchanges")
 
 several = pytest.mark.skipif(COMM.size == 1, reason="needs another rank")
+few = pytest.mark.skipif(COMM.size > 3, reason="more ranks add time only")
 
 
 @pytest.fixture
@@ -56,6 +57,7 @@ def figures(place):
     return losses, [summary[name] for name in FIGURES]
 
 
+@few
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -96,6 +98,7 @@ def test_other_ranks_go_on_with_the_total(run, folder, capsys, method):
     assert max(gradients) < 1.6 * 1400 / LAST + 50
 
 
+@few
 def test_a_damaged_set_is_passed_over_with_a_word(run, folder):
     finished(run(*QUADRATIC, *LOGICAL, "--output", folder))
     sets = Sets(folder / "checkpoints")
@@ -127,6 +130,7 @@ def test_a_signal_to_one_rank_keeps_all_and_has_a_status(run, folder, monkeypatc
     assert done < sum(summary_of(folder)["gradients"]) < done + 9 + 4 * COMM.size
 
 
+@few
 def test_what_cannot_be_gone_on_from(run, folder):
     finished(run(*QUADRATIC, "--output", folder / "run"))
 
