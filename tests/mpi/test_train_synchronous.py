@@ -17,7 +17,7 @@ from acidmpi.tasks.quadratic import Quadratic
 from acidmpi.tasks.registry import task_defaults
 from acidmpi.telemetry.summary import FIELDS
 from acidmpi.topology.rounds import ONE_PEER, make_rounds
-from acidmpi.train import session
+from acidmpi.train import gradients, session
 from acidmpi.train.company import Company
 from acidmpi.train.plan import make_plan, resolve
 
@@ -252,17 +252,42 @@ def test_nan_on_one_rank_can_be_left_out(run, folder, monkeypatch, method):
 
 @pytest.mark.parametrize("method", ALL)
 def test_an_exception_on_one_rank_ends_all(run, folder, monkeypatch, method):
-    """What the others wait for cannot end any more: the job has to be aborted."""
+    """At the same step, so that nothing is left pending and nobody aborts."""
     aborted = []
     monkeypatch.setattr(Company, "abort", lambda self, status: aborted.append(status))
     train_command.spoil(monkeypatch, COMM, lambda loss: loss / (1 // 0))
     ends = run(*ENDLESS, "--method", method, "--output", folder)
     assert [end[0] for end in ends] == [1] * COMM.size
-    assert aborted == ([1] if COMM.size > 1 else [])
+    assert aborted == []
+    summary = summary_of(folder)
+    assert summary["stop_reason"] == "failed"
     errors = "".join(end[2] for end in ends)
     assert errors.count("Traceback") == 1
     assert errors.count("acidmpi: error: ") == 1
     assert "ZeroDivisionError" in ends[0][2]
+
+
+def test_an_exception_within_a_backward_pass_ends_all(run, folder, monkeypatch):
+    """Gradients of the last layers have been handed over by then."""
+    backward, calls = gradients.Network.backward, iter(range(10**9))
+
+    def fail(gradient):
+        raise ZeroDivisionError("in a hook")
+
+    def breaking(self, rate):
+        if next(calls) == 10 and COMM.rank == LAST:
+            next(self.model.parameters()).register_hook(fail)
+        return backward(self, rate)
+
+    monkeypatch.setattr(gradients.Network, "backward", breaking)
+    aborted = []
+    monkeypatch.setattr(Company, "abort", lambda self, status: aborted.append(status))
+    ends = run(
+        *ENDLESS, "--method", "allreduce", "--bucket-bytes", "0", "--output", folder
+    )
+    assert [end[0] for end in ends] == [1] * COMM.size
+    assert aborted == []
+    assert "ZeroDivisionError: in a hook" in ends[0][2]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -235,8 +235,16 @@ class Averager:
 
     def gather_state(self) -> list[dict[str, Any]]:
         """All ranks' `state_dict`, on every rank (collective)."""
+        return self.gather(self.state_dict())
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value`, which can be pickled, by rank (collective).
+
+        Raises:
+            AcidError: this rank or another one has failed.
+        """
         self._look()
-        return self._together.gather(self.state_dict())
+        return self._together.gather(value)
 
     def load_state_dict(
         self, states: Sequence[dict[str, Any]] | dict[str, Any]

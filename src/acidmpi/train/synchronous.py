@@ -8,9 +8,9 @@ pulses come `PULSE_SECONDS` apart. A sketch of the parameters goes with it.
 
 Guarantees:
 - every rank leaves at the same step and gives the same reason;
-- a `NonFiniteError` is raised by all ranks at the same step or by none, so that nothing
-  is left under way; after any other error of one rank the others have a `RemoteError`,
-  and what they wait for stays pending;
+- a `NonFiniteError`, and an error of one rank's own computation, are raised by all ranks
+  at the same step, so that nothing is left under way (see `complaints`); after any other
+  error of one rank the others have a `RemoteError`, and what they wait for stays pending;
 - an evaluation on the way works on copies, and changes nothing in the run.
 """
 
@@ -32,8 +32,8 @@ from acidmpi.parallel.messages import sent_bytes
 from acidmpi.telemetry.metrics import Metrics
 from acidmpi.telemetry.stalls import Picture
 from acidmpi.telemetry.summary import StopReason
+from acidmpi.train.complaints import Complaints
 from acidmpi.train.course import Average, Figures, Scores
-from acidmpi.train.gradients import nonfinite_error
 from acidmpi.train.keeping import Kept
 from acidmpi.train.news import News, as_float64
 from acidmpi.train.plan import Plan
@@ -99,7 +99,9 @@ class SynchronousCourse:
         self._pulse = Pulse(self._clock, leads=rank == 0)
         self._news = News(rank, size, self._parameters)
         self._steps = 0
-        self._asked = self._stopping = self._complains = False
+        self._asked = self._stopping = False
+        self.complaints = Complaints(rank, averager.gather)
+        """Errors of this rank's own computation."""
         self._averaged_bytes, self._averaging_seconds = 0, 0.0
         self._exchanges: int | None = None
         self._last_words: tuple[int, float] | None = None
@@ -136,12 +138,12 @@ class SynchronousCourse:
         self._failure = error
         self._last_words = self._spoken()
         try:
-            if isinstance(error, NonFiniteError):
+            if self.complaints.agreed or isinstance(error, NonFiniteError):
                 self._held.close()
             else:
                 self._held.__exit__(kind, error, traceback)
         except LOST as second:  # the error under way is the one to tell
-            self._failure = second
+            self._failure, self.complaints.agreed = second, False
         except AcidError:
             pass
 
@@ -178,7 +180,8 @@ class SynchronousCourse:
     @property
     def clean(self) -> bool:
         """Whether nothing is left pending: what other ranks never joined cannot end."""
-        return self._failure is None or isinstance(self._failure, NonFiniteError)
+        together = self.complaints.agreed or isinstance(self._failure, NonFiniteError)
+        return self._failure is None or together
 
     def stop(self) -> None:
         """Ask all ranks to stop at the next pulse."""
@@ -233,9 +236,10 @@ class SynchronousCourse:
     def keep_if_due(self) -> None:
         """The step is over: take this rank's part of a checkpoint if one is due.
 
-        All ranks do so after the same step, each by itself.
+        All ranks do so after the same step, each by itself; one that has an error of its
+        own does not, so that no set is complete with what it did since.
         """
-        if self._kept is not None:
+        if self._kept is not None and not self.complaints.any:
             keeper = self._kept.keeper
             keeper.passed(self._steps * self._size)
             if keeper.wants:
@@ -290,12 +294,14 @@ class SynchronousCourse:
             NonFiniteError: a rank has complained; all raise it.
         """
         if self._steps % steps == 0 and not self.finished:
-            self._hear_complaints()
+            self.hear_complaints()
             self._replace_by_mean([*self._parameters, *self._buffers])
 
-    def complain(self) -> None:
-        """A gradient of this rank is not finite: all raise at the next pulse or average."""
-        self._complains = True
+    def hear_complaints(self) -> None:
+        """Raise on all ranks if any complains; collective."""
+        told = self._news.complaints(self.complaints.any)
+        self._mean_over_ranks([told])
+        self.complaints.check(self._news.complaint(told))
 
     def _spoken(self) -> tuple[int, float]:
         """Bytes sent, and seconds waited, of everyone held."""
@@ -308,15 +314,6 @@ class SynchronousCourse:
         if self._exchanges is None:
             return None
         return self._exchanges / max(self._steps, 1)
-
-    def _hear_complaints(self) -> None:
-        told = self._news.complaints(self._complains)
-        self._mean_over_ranks([told])
-        self._check(self._news.complaint(told))
-
-    def _check(self, complaint: int | None) -> None:
-        if complaint is not None:
-            raise nonfinite_error(f"rank {complaint}")
 
     def _replace_by_mean(self, arrays: list[Array]) -> None:
         """Average parameters or buffers, whose volume counts."""
@@ -332,7 +329,7 @@ class SynchronousCourse:
 
     def _hear(self) -> None:
         asked = self._pulse.ask(self._asked, self._steps)
-        told = self._news.tell(asked, self._complains)
+        told = self._news.tell(asked, self.complaints.any)
         told = self._hear_of_checkpoints(told)
         heard = self._news.hear(told)
         self._stopping = self._pulse.hear(heard.pulse, self._steps)
@@ -340,7 +337,7 @@ class SynchronousCourse:
         if self._metrics is not None:
             figures = self._steps * self._size, self._rate(), heard.distance
             self._metrics.heartbeat(*self._stamp(), *figures)
-        self._check(heard.complaint)
+        self.complaints.check(heard.complaint)
 
     def _hear_of_checkpoints(self, told: Array) -> Array:
         """The mean of what ranks say; what they say of checkpoints rides on it."""
@@ -369,7 +366,7 @@ class SynchronousCourse:
         try:
             with self._held:
                 interrupted = self._averager.vote(self._asked or self._stopping)
-                self._hear_complaints()
+                self.hear_complaints()
                 self._keep_last()
                 self._distance = self._average_at_last()
                 self._last_words = self._spoken()

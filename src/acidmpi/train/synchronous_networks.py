@@ -1,5 +1,6 @@
 """Trainers of a torch model whose ranks step together."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -66,7 +67,9 @@ class AllReduce(NetworkBase):
     def step(self, rate: float) -> float:
         """One batch: loss, gradient, its mean over ranks, update."""
         self._optimizer.zero_grad()
-        loss = self._network.backward(rate)
+        loss = self.course.complaints.attempt(
+            lambda: self._network.backward(rate), math.nan
+        )
         self._update()
         self.course.count(told(loss), rate)
         self.course.keep_if_due()
@@ -119,14 +122,16 @@ class OwnSteps(NetworkBase):
         """One batch: loss, gradient, update, and what the method averages."""
         self._meetings.begin()
         self._flat.zero_gradients()
-        loss = self._network.backward(rate)
+        loss = self.course.complaints.attempt(
+            lambda: self._network.backward(rate), math.nan
+        )
         self._flat.collect_gradients()
         self._meetings.finish()
-        if self._flat.gradients_finite():
+        if not self.course.complaints.any and self._flat.gradients_finite():
             self._clip()
             self._network.optimizer.step()
         elif self._config.nonfinite == "raise":
-            self.course.complain()
+            self.course.complaints.add()
         self.course.count(told(loss), rate)
         self._meetings.after()
         self.course.keep_if_due()

@@ -1,7 +1,9 @@
 """Trainers of a NumPy vector whose ranks step together; no torch."""
 
+import math
 from typing import Any, final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from acidmpi.compression.protocol import Spec
@@ -46,7 +48,8 @@ class AllReduce(VectorBase):
 
     def step(self, rate: float) -> float:
         """One noisy gradient, its mean over ranks, then the update of SGD."""
-        loss, gradient = self._gradient()
+        nothing = math.nan, np.zeros_like(self._x)
+        loss, gradient = self.course.complaints.attempt(self._gradient, nothing)
         if self._usable(gradient, loss):
             self._averager.ready(0, gradient)
             self._averager.finish()
@@ -60,6 +63,7 @@ class AllReduce(VectorBase):
         if not self._averager.vote(not is_finite(gradient, loss)):
             return True
         if self._config.nonfinite == "raise":
+            self.course.hear_complaints()
             raise nonfinite_error("some rank")
         return False
 
@@ -92,12 +96,13 @@ class OwnSteps(VectorBase):
     def step(self, rate: float) -> float:
         """One noisy gradient and the update of SGD, and what the method averages."""
         self._meetings.begin()
-        loss, gradient = self._gradient()
+        nothing = math.nan, np.zeros_like(self._x)
+        loss, gradient = self.course.complaints.attempt(self._gradient, nothing)
         self._meetings.finish()
         if is_finite(gradient, loss):
             self._x += self._change(gradient, rate)
         elif self._config.nonfinite == "raise":
-            self.course.complain()
+            self.course.complaints.add()
         self.course.count(told(loss), rate)
         self._meetings.after()
         self.course.keep_if_due()

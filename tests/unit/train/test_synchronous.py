@@ -9,11 +9,13 @@ from acidmpi.arrays import bfloat16
 from acidmpi.clocks import ManualClock
 from acidmpi.errors import DeadlineExceeded, NonFiniteError, RemoteError
 from acidmpi.telemetry.sketch import CELLS
+from acidmpi.train.complaints import Complaint
 from acidmpi.train.plan import Plan, Recipe
 from acidmpi.train.synchronous import SynchronousCourse
 
 RECIPE = Recipe(batch_size=1, lr=0.1, momentum=0.0, weight_decay=0.0, epochs=1.0)
 SIZE = 4
+NOT_FINITE = Complaint(True, "not finite")
 
 
 class FakeAverager:
@@ -25,6 +27,7 @@ class FakeAverager:
         self.closed = "open"
         self.averages = []
         self.others = {}
+        self.complaints = [None] * SIZE
 
     def __enter__(self):
         return self
@@ -40,6 +43,9 @@ class FakeAverager:
 
     def vote(self, flag):
         return flag
+
+    def gather(self, value):
+        return self.complaints if value is None else [value, *self.complaints[1:]]
 
     def statistics(self):
         return SimpleNamespace(bytes_sent=100, seconds_waiting=0.25)
@@ -179,6 +185,7 @@ def test_local_steps_are_averaged_when_they_are_due_but_not_twice_at_the_end():
 def test_a_complaint_of_one_rank_is_raised_by_all(at_the_end):
     course = make_course(total=8 * SIZE)
     course._averager.others = {(SIZE,): np.array([0.0, 0.0, 1.0, 0.0])}
+    course._averager.complaints[2] = NOT_FINITE
 
     def run():
         with course:
@@ -257,6 +264,7 @@ def test_a_complaint_is_heard_with_a_pulse_too():
     said = np.zeros(3 + SIZE)
     said[3 + 2] = 1.0
     course._averager.others = {said.shape: said}
+    course._averager.complaints[2] = NOT_FINITE
 
     def run():
         with course:
@@ -301,3 +309,51 @@ def test_the_distance_of_bfloat16_is_that_of_its_numbers():
 
     course._averager.average = average
     assert course._average_at_last() == 9.0
+
+
+def test_an_own_error_waits_until_all_hear_of_it():
+    course = make_course(total=100 * SIZE)
+    steps = []
+
+    def run():
+        with course:
+            for _ in range(9):
+                loss = course.complaints.attempt(
+                    lambda: steps.append(1) or 1 / (len(steps) < 3), 7.0
+                )
+                assert course.complaints.any == (len(steps) >= 3)
+                course.count(loss, 0.1)
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    assert course.steps == 3  # pulses after steps 1 and 3
+    assert (course.told, course.clean, course.stop_reason) == (True, True, "failed")
+    assert course._averager.closed is None
+
+
+def test_an_error_of_another_rank_is_raised_with_its_text():
+    course = make_course(total=100 * SIZE)
+    said = np.zeros(3 + SIZE)
+    said[3 + 1] = 1.0
+    course._averager.others = {said.shape: said}
+    course._averager.complaints[1] = Complaint(False, "KeyError: 'x'")
+
+    def run():
+        with course:
+            go(course, 1)
+
+    with pytest.raises(RemoteError, match=r"rank 1 failed.*KeyError: 'x'"):
+        run()
+    assert (course.told, course.clean) == (True, True)
+
+
+@pytest.mark.parametrize("error", [RemoteError(1, "x"), DeadlineExceeded("x")])
+def test_an_error_of_the_averaging_itself_cannot_wait(error):
+    course = make_course()
+
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)):
+        course.complaints.attempt(fail, None)
+    assert not course.complaints.any
