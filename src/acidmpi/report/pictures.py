@@ -24,6 +24,9 @@ MOST_LINES = 7
 
 MOST_PANELS = 12
 
+FAR = 20
+"""Losses that fall by more than this factor get a logarithmic axis."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -49,6 +52,7 @@ class Chart:
     y: Axis
     y_label: str
     log_y: bool = False
+    """Whether values are compared by their ratios."""
 
 
 BAND = "Lines are means over runs, bands one standard deviation."
@@ -185,9 +189,15 @@ def _chart(
         title=title,
         x_label=chart.x_label,
         y_label=chart.y_label,
-        log_y=chart.log_y,
+        log_y=chart.log_y or (chart.y_label.endswith("loss") and _far(lines)),
     )
     yield Picture(f"{chart.name}{ending}", title, png, chart.caption)
+
+
+def _far(lines: Sequence[Line]) -> bool:
+    """Whether losses fall so far that a linear axis would hide their ends."""
+    values = np.concatenate([np.asarray(line.y, np.float64) for line in lines])
+    return bool(values.min() > 0 and values.max() > FAR * values.min())
 
 
 def _line(chart: Chart, label: str, group: Group, colour: int) -> Line | None:
