@@ -202,11 +202,16 @@ class MortalWire(Wire):
 
     def _arrived(self) -> bool:
         with self._forgiving():
-            if self._comm.Iprobe(MPI.ANY_SOURCE, TAG, self._status):
+            # A probe that finds nothing makes MPI look for messages; the second one sees
+            # what has come by that, which would else wait for the next look.
+            if self._probe() or self._probe():
                 source = self._status.source
                 self._comm.Recv([self._buffer, MPI.BYTE], source, TAG, self._status)
                 return True
         return False
+
+    def _probe(self) -> bool:
+        return self._comm.Iprobe(MPI.ANY_SOURCE, TAG, self._status)
 
     def _taken(self, request: MPI.Request) -> bool:
         try:
