@@ -114,13 +114,13 @@ class Results:
     def work_seconds(self, task: str, ranks: int) -> float:
         """How long an undisturbed run works, in the median."""
         return statistics.median(
-            line["summary"]["wall_seconds"]
+            line["work_seconds"]
             for line in self.lines
             if line["task"] == task
             and line["ranks"] == ranks
             and line["tolerant"]
             and not line["kills"]
-            and line["summary"]
+            and line["work_seconds"]
         )
 
 

@@ -14,6 +14,9 @@ Hardware: {hardware}; {ranks} ranks.
 - *ended*: runs that ended by themselves, with a result, of all.
 - *loss*: on the test set, of the survivors' average. Beside it the undisturbed runs over
   seeds: median (lowest, highest).
+  Each rank of `quadratic` has a function of its own, which dies with it: the loss is that
+  of the survivors' functions, whose optimum the average has not reached after a death
+  just before the end. *digits* are drawn from one set by all ranks.
 - *news*: from the kill until the first survivor knew of it. *work*: from the kill until
   the last former neighbour had completed an exchange again. Seconds, medians over all
   deaths; the largest in brackets.

@@ -74,6 +74,8 @@ class Ending:
     missed: list[int] = field(default_factory=list)
     """Ranks that had ended before their moment came."""
     summary: dict | None = None
+    work_seconds: float | None = None
+    """From the start of training to its end: without imports and the start of MPI."""
     said: str = ""
     """The last lines of its errors."""
 
@@ -103,6 +105,7 @@ def run(plan: Plan, folder: Path, limit_seconds: float) -> dict:
             ending.seconds = time.monotonic() - began
             _end(job, folder)
     ending.summary = _summary(folder)
+    ending.work_seconds = _work_seconds(folder)
     ending.said = "\n".join(errors.read_text(errors="replace").splitlines()[-12:])
     return {"name": plan.name, **asdict(plan), **asdict(ending)}
 
@@ -168,6 +171,15 @@ def _end(job, folder: Path) -> None:
     for pid in processes(folder).values():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _work_seconds(folder: Path) -> float | None:
+    """The moment of the last record of rank 0."""
+    try:
+        last = (folder / "metrics-0.jsonl").read_text().splitlines()[-1]
+        return float(json.loads(last)["seconds"])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _summary(folder: Path) -> dict | None:
