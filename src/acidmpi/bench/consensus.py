@@ -24,6 +24,9 @@ from acidmpi.worker.gossip import Gossip
 
 Floats = NDArray[np.float64]
 
+PAPER = 1.0
+"""`safety`: the constants that theory is about."""
+
 SAMPLES = 60
 """Copies that a rank keeps."""
 
@@ -74,6 +77,7 @@ def _run(options: ConsensusOptions, comm: MPI.Comm, method: str, seed: int) -> R
         topology=options.topology,
         method=method,
         comm_rate=options.comm_rate,
+        safety=PAPER,
         unit_seconds=options.unit_seconds,
         seed=seed,
         deadline_seconds=options.deadline_seconds,

@@ -178,8 +178,9 @@ class TrainConfig:
     subset: Annotated[int | None, at_least(1)] = None
     """Use only so many training samples; by default all of them."""
 
-    safety: Annotated[float, between(0, 1)] = 1.0
-    """How much of the acceleration of a2cid2 is used: 1 is the paper, 0 none."""
+    safety: Annotated[float, between(0, 1)] = 0.8
+    """How much of the acceleration of a2cid2 is used: 1 is the paper, 0 none. Delays and
+    noise cost least at 0.8 (docs/results.md)."""
 
     deadline_seconds: Annotated[float, above(0)] = DEADLINE_SECONDS
     """How long a wait for other ranks may take before the run ends with an error; when

@@ -47,10 +47,10 @@ Event = Gradient | Snapshot | Landing
 
 
 class NumberedLock:
-    """A lock that numbers its turns, so that events can be put into their order."""
+    """A re-entrant lock that numbers its turns, so that events can be put into order."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._turns = 0
         self._own = threading.local()
 

@@ -44,9 +44,9 @@ class WorkerOptions:
     """How many exchanges a rank may be behind its own gradients before its compute loop
     waits; at half of it, it starts more of them. None: it never waits."""
 
-    safety: float = 1.0
+    safety: float = 0.8
     """Draws the constants of A²CiD² back towards plain gossip; 1 is the paper's choice,
-    0 no acceleration at all."""
+    0 no acceleration at all. Delays and noise cost least at 0.8 (docs/results.md)."""
 
     seed: int = 0
     """Source of all chance in communication."""

@@ -40,7 +40,8 @@ def test_only_rank_0_shows_anything():
     assert isinstance(make_display(0, 1.0, clock, out), Lines)
 
 
-def test_a_terminal_gets_a_bar():
+def test_a_terminal_gets_a_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one gets lines
     out = Terminal()
     display = make_display(0, 1.0, ManualClock(), out)
     assert isinstance(display, Bar)
