@@ -94,7 +94,8 @@ def test_other_ranks_go_on_with_the_total(run, folder, capsys, method):
     COMM.barrier()
     gradients = summary_of(place)["gradients"]
     assert len(gradients) == LAST
-    assert 1400 <= sum(gradients) <= 1400 + 8 * COMM.size
+    # Ranks that make a gradient in microseconds go on until they hear of the end.
+    assert 1400 <= sum(gradients) <= 1400 + 64 * COMM.size
     assert max(gradients) < 1.6 * 1400 / LAST + 50
 
 
