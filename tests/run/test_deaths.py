@@ -28,7 +28,7 @@ PLANS = {
     ),
     "moments of their own": (
         7,
-        "rank=3 at=seconds:0.5 do=kill; rank=0 at=answer:15 do=kill",
+        "rank=3 at=gradient:20~60 do=kill; rank=0 at=answer:15 do=kill",
     ),
 }
 
