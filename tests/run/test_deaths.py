@@ -67,6 +67,17 @@ def test_the_others_finish_and_tell(tmp_path, name):
     assert "of which died" in result.stdout, "the lowest survivor shows the results"
 
 
+def test_survivors_go_on_from_their_checkpoint(tmp_path):
+    folder, plan = tmp_path / "run", "rank=0 at=gradient:30 do=kill"
+    often = ["--fault-tolerant", "--checkpoint-every", "0.3", "--evaluate-every", "0.5"]
+    assert train(4, folder, plan, *often).returncode == 0
+    again = train(3, folder, None, *often, "--epochs", "1.5", "--resume")
+    assert again.returncode == 0, again.stdout + again.stderr
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["stop_reason"] == "finished"
+    assert sum(summary["gradients"]) >= 1500
+
+
 def test_a_death_at_the_start_ends_all_with_one_message(tmp_path):
     plan = "rank=1 at=start:kernels do=kill"
     result = train(3, tmp_path / "run", plan, "--fault-tolerant")

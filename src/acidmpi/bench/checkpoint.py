@@ -24,6 +24,8 @@ from acidmpi.checkpoint.files import BLOCK_BYTES
 from acidmpi.checkpoint.keeper import Keeper
 from acidmpi.checkpoint.sets import Mark, Sets
 from acidmpi.checkpoint.tree import Packed
+from acidmpi.errors import ConfigError
+from acidmpi.mpi.collectives import agreeing, broadcast
 from acidmpi.worker.gossip import Gossip
 from acidmpi.worker.keeping import Keeping
 
@@ -67,9 +69,9 @@ class TimedKeeper(Keeper):
 
 def run(options: CheckpointOptions, comm: MPI.Comm) -> list[Figure]:
     """Measure on every rank at once; figures are of the rank that does worst."""
-    place = comm.bcast(tempfile.mkdtemp(dir=options.folder) if comm.rank == 0 else None)
+    place = _place(options, comm)
     try:
-        shares, copying, ours, plain = _measure(options, comm, Path(place))
+        shares, copying, ours, plain = _measure(options, comm, place)
     finally:
         comm.barrier()
         if comm.rank == 0:
@@ -97,6 +99,31 @@ def run(options: CheckpointOptions, comm: MPI.Comm) -> list[Figure]:
             at_least=LEAST_SPEED,
         ),
     ]
+
+
+def _place(options: CheckpointOptions, comm: MPI.Comm) -> Path:
+    """A new folder that all ranks know.
+
+    Raises:
+        ConfigError: rank 0 cannot make one; the others hear of it.
+    """
+    place = None
+    with agreeing(comm, options.deadline_seconds):
+        if comm.rank == 0:
+            place = _new_folder(options.folder)
+    found = broadcast(comm, place, options.deadline_seconds, "a folder for checkpoints")
+    return Path(found)
+
+
+def _new_folder(folder: Path) -> str:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkdtemp(dir=folder)
+    except OSError as error:
+        raise ConfigError(
+            f"--folder must be a folder that can be written to, got {str(folder)!r} "
+            f"({error.strerror}); name another one"
+        ) from error
 
 
 def _measure(

@@ -40,6 +40,30 @@ class _Round(NamedTuple):
     requests: list[Request]
 
 
+class Marks:
+    """Totals of gradients at which an average is due; owned by whoever begins them.
+
+    Args:
+        every: gradients of all ranks between two averages, or None for none at all.
+    """
+
+    def __init__(self, every: int | None) -> None:
+        self._every = every
+        self._next = every
+
+    def skip(self, total_gradients: int) -> None:
+        """Averages up to here were another start's."""
+        if self._every is not None:
+            self._next = self._every * (total_gradients // self._every + 1)
+
+    def reached(self, total_gradients: int) -> bool:
+        """Whether a mark is passed that was not before; then wait for the one after."""
+        if self._next is None or total_gradients < self._next:
+            return False
+        self.skip(total_gradients)
+        return True
+
+
 class Averaging:
     """Begins and ends averages; owned by the communication loop.
 
@@ -64,25 +88,16 @@ class Averaging:
         self._comm = comm
         self._state = state
         self._ledger = ledger
-        self._every = every
-        self._next = every
+        self.marks = Marks(every)
+        """When averages are due."""
         self._clock = clock
         self._deadline_seconds = deadline_seconds
         self._rounds: deque[_Round] = deque()
 
-    def skip(self, total_gradients: int) -> None:
-        """Averages up to here were another start's."""
-        if self._every is not None:
-            self._next = self._every * (total_gradients // self._every + 1)
-
     def passed(self, total_gradients: int) -> None:
         """All ranks have made so many gradients: begin an average if one is due."""
-        if self._next is None or total_gradients < self._next:
-            return
-        assert self._every is not None
-        while self._next <= total_gradients:
-            self._next += self._every
-        self._begin(total_gradients)
+        if self.marks.reached(total_gradients):
+            self._begin(total_gradients)
 
     def poll(self) -> None:
         """Hand over what is complete."""

@@ -27,7 +27,7 @@ from acidmpi.mpi.reductions import (
 )
 from acidmpi.pairing.wire import CALL
 from acidmpi.progress import Deadline, Pace, Steps
-from acidmpi.worker.averaging import Average, half_sums
+from acidmpi.worker.averaging import Average, Marks, half_sums
 from acidmpi.worker.ledger import ENDED, Ledger
 from acidmpi.worker.membership import Membership
 from acidmpi.worker.state import RankState
@@ -85,8 +85,8 @@ class Collecting:
         self._membership = membership
         self._state = state
         self._ledger = ledger
-        self._every = every
-        self._next = every
+        self.marks = Marks(every)
+        """When averages are due."""
         self._clock = clock
         self._deadline_seconds = deadline_seconds
         self._number = 0
@@ -104,12 +104,8 @@ class Collecting:
 
     def passed(self, total_gradients: int) -> None:
         """All ranks have made so many gradients: call for an average if one is due."""
-        if self._next is None or total_gradients < self._next:
-            return
-        assert self._every is not None
-        while self._next <= total_gradients:
-            self._next += self._every
-        if self._membership.leads and not self._ledger.flags & ENDED:
+        due = self.marks.reached(total_gradients)
+        if due and self._membership.leads and not self._ledger.flags & ENDED:
             self._begin(total_gradients)
 
     def hear(self, source: int, load: bytes) -> None:

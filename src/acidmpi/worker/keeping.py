@@ -170,7 +170,7 @@ class Cutter:
         self._parts["ledger"].restore(part["ledger"], saved.counts)
         for name in ("state", "units"):
             self._parts[name].restore(part[name])
-        self._parts["averaging"].skip(sum(saved.counts))
+        self._parts["averaging"].marks.skip(sum(saved.counts))
         same = part["scheme"] == self._scheme
         if same:
             self._parts["tally"].restore(part["tally"])
