@@ -1,67 +1,26 @@
 """The kernels on a CPU: check the arrays, find the machine code, call it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 
+from acidmpi.kernels.compiled import CompiledKernels, one_length
 from acidmpi.kernels.cpu import store
 from acidmpi.kernels.cpu.linker import Linker, addresses
-from acidmpi.kernels.hyper import SGD, Adam, Add, Hyper, adam_scalars, sgd_scalars
 from acidmpi.kernels.protocol import Array
-from acidmpi.kernels.variants import LAYOUTS, Variant, check, kinds, needed
+from acidmpi.kernels.variants import LAYOUTS, Variant, check, kinds
 
 Function = Callable[..., int]
 
 
-class CpuKernels:
+class CpuKernels(CompiledKernels):
     """Loops are compiled for the types at hand on first use, or before by `warm`."""
 
     def __init__(self) -> None:
         self._linker = Linker()
         self._lock = Lock()
         self._linked: dict[tuple[str, str], Function] = {}
-
-    def warm(
-        self,
-        dtypes: Iterable[npt.DTypeLike],
-        rules: Iterable[Hyper],
-        x_tilde: bool = True,
-    ) -> None:
-        """See `Kernels.warm`."""
-        for variant in needed(dtypes, rules, x_tilde):
-            self._find(variant)
-
-    def snapshot(
-        self, x: Array, x_tilde: Array | None, out: Array, weight: float
-    ) -> None:
-        """See `Kernels.snapshot`."""
-        if x_tilde is None:
-            _length((x, out))
-            np.copyto(out, x)
-        else:
-            self._run("snapshot", (x, x_tilde, out), weight)
-
-    def apply_gradient(
-        self,
-        x: Array,
-        x_tilde: Array | None,
-        gradient: Array,
-        state: tuple[Array, ...],
-        weight: float,
-        hyper: Hyper,
-    ) -> None:
-        """See `Kernels.apply_gradient`."""
-        arrays = (x, x_tilde, gradient)
-        match hyper:
-            case SGD():
-                memory = state if hyper.momentum else (None,)
-                self._run("sgd", (*arrays, *memory), weight, *sgd_scalars(hyper))
-            case Adam():
-                self._run("adam", (*arrays, *state), weight, *adam_scalars(hyper))
-            case Add():
-                self._run("add", arrays, weight, hyper.zero_gradient)
 
     def apply_exchange(
         self,
@@ -80,6 +39,12 @@ class CpuKernels:
         else:
             self._call("exchange", arrays, places, (a, b))
 
+    def _prepare(self, variant: Variant) -> None:
+        self._find(variant)
+
+    def _copy(self, out: Array, x: Array) -> None:
+        np.copyto(out, x)
+
     def _run(
         self, loop: str, arrays: tuple[Array | None, ...], *scalars: float
     ) -> None:
@@ -96,7 +61,7 @@ class CpuKernels:
         function = self._linked.get((loop, types))
         if function is None:
             function = self._find(Variant(loop, types))
-        function(*places, _length(arrays), *scalars)
+        function(*places, one_length(arrays), *scalars)
 
     def _find(self, variant: Variant) -> Function:
         with self._lock:
@@ -117,11 +82,3 @@ def _compile(variant: Variant, symbol: str) -> bytes:
     from acidmpi.kernels.cpu.compiler import compile_object
 
     return compile_object(variant, symbol)
-
-
-def _length(arrays: Iterable[Array | None]) -> int:
-    # Compiled loops trust the length of `x`: a shorter array would be overrun.
-    sizes = [array.size for array in arrays if array is not None]
-    if min(sizes) != max(sizes):
-        raise ValueError(f"arrays of one call must have one length, got {sizes}")
-    return sizes[0]

@@ -4,23 +4,20 @@ Nothing here waits: a call returns once its kernel is queued on the stream that 
 for CuPy in this thread. Scalars are arguments of the launch.
 """
 
-from collections.abc import Iterable
 from threading import Lock
 
-import numpy.typing as npt
-
+from acidmpi.kernels.compiled import CompiledKernels, one_length
 from acidmpi.kernels.cuda.protocol import Device, Launch
 from acidmpi.kernels.cuda.source import PACK_BYTES, THREADS, names, source
-from acidmpi.kernels.hyper import SGD, Adam, Add, Hyper, adam_scalars, sgd_scalars
 from acidmpi.kernels.protocol import Array
-from acidmpi.kernels.variants import LAYOUTS, Variant, check, kinds, needed
+from acidmpi.kernels.variants import LAYOUTS, Variant, check, kinds
 
 BLOCKS_PER_MULTIPROCESSOR = 32
 """Most blocks of a launch: enough to fill it several times over, few enough that what
 every thread does before its loop costs nothing."""
 
 
-class CudaKernels:
+class CudaKernels(CompiledKernels):
     """Kernels are compiled for the types at hand on first use, or before by `warm`.
 
     One lock guards the table of compiled kernels; calls share nothing else.
@@ -33,46 +30,6 @@ class CudaKernels:
         self._device = device if device is not None else _gpu()
         self._lock = Lock()
         self._compiled: dict[Variant, tuple[Launch, ...]] = {}
-
-    def warm(
-        self,
-        dtypes: Iterable[npt.DTypeLike],
-        rules: Iterable[Hyper],
-        x_tilde: bool = True,
-    ) -> None:
-        """See `Kernels.warm`."""
-        for variant in needed(dtypes, rules, x_tilde):
-            self._find(variant)
-
-    def snapshot(
-        self, x: Array, x_tilde: Array | None, out: Array, weight: float
-    ) -> None:
-        """See `Kernels.snapshot`."""
-        if x_tilde is None:
-            _length((x, out))
-            self._device.copy(out, x)
-        else:
-            self._run("snapshot", (x, x_tilde, out), weight)
-
-    def apply_gradient(
-        self,
-        x: Array,
-        x_tilde: Array | None,
-        gradient: Array,
-        state: tuple[Array, ...],
-        weight: float,
-        hyper: Hyper,
-    ) -> None:
-        """See `Kernels.apply_gradient`."""
-        arrays = (x, x_tilde, gradient)
-        match hyper:
-            case SGD():
-                memory = state if hyper.momentum else (None,)
-                self._run("sgd", (*arrays, *memory), weight, *sgd_scalars(hyper))
-            case Adam():
-                self._run("adam", (*arrays, *state), weight, *adam_scalars(hyper))
-            case Add():
-                self._run("add", arrays, weight, hyper.zero_gradient)
 
     def apply_exchange(
         self,
@@ -89,11 +46,17 @@ class CudaKernels:
         else:
             self._run("exchange", (x, x_tilde, sent, received), a, b)
 
+    def _prepare(self, variant: Variant) -> None:
+        self._find(variant)
+
+    def _copy(self, out: Array, x: Array) -> None:
+        self._device.copy(out, x)
+
     def _run(
         self, loop: str, arrays: tuple[Array | None, ...], *scalars: float
     ) -> None:
         present = [array for array in arrays if array is not None]
-        n = _length(present)
+        n = one_length(present)
         packs, single = self._find(Variant(loop, kinds(arrays)))
         if n == 0:
             return
@@ -128,11 +91,3 @@ def _gpu() -> Device:
     from acidmpi.kernels.cuda.device import Gpu
 
     return Gpu()
-
-
-def _length(arrays: Iterable[Array]) -> int:
-    # Compiled loops trust the length of `x`: a shorter array would be overrun.
-    sizes = [array.size for array in arrays]
-    if min(sizes) != max(sizes):
-        raise ValueError(f"arrays of one call must have one length, got {sizes}")
-    return int(sizes[0])
