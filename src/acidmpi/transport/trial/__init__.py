@@ -1,0 +1,1 @@
+"""A trial of messages from device memory, in processes of its own."""
