@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acidmpi.arrays.precision import narrow, widen
 from acidmpi.dynamics.events import Gradient, Snapshot
 from acidmpi.kernels import load
 from acidmpi.kernels.hyper import Add
@@ -265,7 +266,7 @@ def test_a_peer_that_reads_slowly_disturbs_nobody():
 def one_rank(dtype="float64", size=100, backend="cpu", kind=RankState):
     generator = np.random.default_rng(size)
     x = generator.standard_normal(size)
-    x = state_module.narrow(x, np.dtype(dtype))
+    x = narrow(x, np.dtype(dtype))
     units = ManualUnits()
     state = kind([x], BACKENDS[backend], units, True)
     state.set_eta(1.0)
@@ -275,7 +276,7 @@ def one_rank(dtype="float64", size=100, backend="cpu", kind=RankState):
 
 
 def numbers(array):
-    return state_module.widen(array).astype(np.float64)
+    return widen(array).astype(np.float64)
 
 
 def check_mixing_keeps_the_sum(kind, dtype, backend):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acidmpi.arrays.flat import Chunk
+from acidmpi.arrays.precision import narrow, widen
 from acidmpi.clocks import ManualClock
 from acidmpi.dynamics.coefficients import Coefficients
 from acidmpi.dynamics.events import Gradient, ReferenceRank, Snapshot
@@ -24,7 +25,7 @@ from acidmpi.kernels.protocol import Kernels
 from acidmpi.progress import Steps
 from acidmpi.transport.loopback import LoopbackHub, LoopbackPending, LoopbackTransport
 from acidmpi.worker.exchange import Exchanger, Terms
-from acidmpi.worker.state import RankState, Update, narrow, widen
+from acidmpi.worker.state import RankState, Update
 from acidmpi.worker.units import Units
 
 Array = NDArray[Any]

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from acidmpi.arrays.flat import wide_dtype
+from acidmpi.arrays.precision import widen
 from acidmpi.clocks import Clock
 from acidmpi.mpi.reductions import Comm, Request, start_sum_at_root
 from acidmpi.progress import Deadline, Pace, Steps
 from acidmpi.worker.ledger import Ledger
-from acidmpi.worker.state import RankState, widen
+from acidmpi.worker.state import RankState
 
 Array = NDArray[Any]
 
@@ -140,10 +142,7 @@ class Averaging:
 
 def half_sums(state: RankState) -> list[Array]:
     """(x + x̃)/2 of this rank, one new array for each buffer, at least float32."""
-    out = [np.empty(x.size, widen(x[:0]).dtype) for x in state.arrays]
+    out = [np.empty(x.size, wide_dtype(x.dtype)) for x in state.arrays]
     for chunk in state.blocks:
-        x = state.arrays[chunk.buffer]
-        piece = np.empty(chunk.stop - chunk.start, x.dtype)
-        state.half_sum(chunk, piece)
-        out[chunk.buffer][chunk.start : chunk.stop] = widen(piece)
+        out[chunk.buffer][chunk.start : chunk.stop] = widen(state.read_half(chunk))
     return out

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from acidmpi.arrays.accelerator import store, to_host
+from acidmpi.arrays.precision import narrow, widen
 from acidmpi.mpi.reductions import Comm
 from acidmpi.mpi.survival import Survivors, together
 from acidmpi.worker.final import Spread, mean, spread_of
 from acidmpi.worker.ledger import INTERRUPTED
-from acidmpi.worker.state import RankState, narrow, widen
+from acidmpi.worker.state import RankState
 
 Array = NDArray[Any]
 Reach = Callable[[str], None]
@@ -111,9 +113,7 @@ def _mean_of_state(
 ) -> tuple[Spread, list[Array]]:
     sums, blocks = np.zeros(3), []
     for chunk in state.blocks:
-        x = state.arrays[chunk.buffer][chunk.start : chunk.stop]
-        half = np.empty_like(x)
-        state.half_sum(chunk, half)
+        x, half = state.read(chunk), state.read_half(chunk)
         wide = widen(x).astype(np.float64)
         away = wide - mean(comm, wide, seconds)
         sums += np.array([away @ away, wide @ wide, x.size])
@@ -122,13 +122,13 @@ def _mean_of_state(
 
 
 def _mean_of(comm: Comm, array: Array, seconds: float) -> Array:
-    flat = np.ascontiguousarray(array).reshape(-1)
+    flat = np.ascontiguousarray(to_host(array)).reshape(-1)
     return narrow(mean(comm, widen(flat), seconds), array.dtype).reshape(array.shape)
 
 
 def _put(state: RankState, buffers: Sequence[Array], means: _Means) -> None:
     for chunk, block in zip(state.blocks, means.blocks, strict=True):
-        state.arrays[chunk.buffer][chunk.start : chunk.stop] = block
+        state.write(chunk, block)
     state.restart()
     for array, found in zip(buffers, means.buffers, strict=True):
-        array[...] = found
+        store(array, found)

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acidmpi.arrays.flat import Chunk, chunks
+from acidmpi.arrays.site import Site
 from acidmpi.clocks import Clock
 from acidmpi.errors import DeadlineExceeded, PeerDied, PeerFailed
 from acidmpi.progress import Pace, Steps
 from acidmpi.transport.protocol import Pending, Transport
-from acidmpi.worker.state import RankState, widen
+from acidmpi.worker.drift import Drift
+from acidmpi.worker.state import RankState
 
 Array = NDArray[Any]
 
@@ -26,9 +28,6 @@ DEPTH = 3
 
 What has landed is applied before the next chunk is prepared, in the memory that was used
 last: a fast link uses one or two of them, which stay in a cache."""
-
-CHECKED = 64
-"""Elements of a chunk that enter the drift."""
 
 
 def _nothing() -> None:
@@ -46,9 +45,10 @@ class Terms(NamedTuple):
 class _Place:
     """Staging memory of one chunk, both directions."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, site: Site, size: int) -> None:
         self.size = size
-        self._sent, self._received = np.empty(size, np.uint8), np.empty(size, np.uint8)
+        self._sent = site.empty(size, np.uint8)
+        self._received = site.empty(size, np.uint8)
         self._views: dict[tuple[int, np.dtype[Any]], tuple[Array, Array]] = {}
 
     def views(self, size: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
@@ -85,6 +85,7 @@ class Exchanger:
         deadline_seconds: how long a chunk may take before its peer counts as failed.
         hot_seconds: how long after the last progress a wait is still called hot.
         dead: ranks that are known to have died; may grow.
+        depth: most chunks in flight; their staging memory is 2 · depth · chunk_bytes.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Exchanger:
         deadline_seconds: float,
         hot_seconds: float,
         dead: Container[int] = (),
+        depth: int = DEPTH,
     ) -> None:
         self._dead = dead
         self._state = state
@@ -108,18 +110,15 @@ class Exchanger:
         self._hot_seconds = hot_seconds
         self._plan = chunks(state.arrays, chunk_bytes)
         # All of it: MPI may still write to what an abandoned exchange had in use.
-        self._places = [_Place(chunk_bytes) for _ in range(DEPTH)]
+        self._places = [_Place(state.site, chunk_bytes) for _ in range(depth)]
+        self._depth = depth
         self._free = list(self._places)
         self._flights: deque[_Flight] = deque()
         self.bytes_each_way = sum(x.nbytes for x in state.arrays)
         """Bytes that one exchange sends."""
         self.landed = 0
         """Chunks that have come so far."""
-        self.drift_with: dict[int, float] = {}
-        """For each peer the sum, over exchanges and sampled elements, of the jumps of
-        (x + x̃)/2. The two ends' sums cancel when both applied the same jumps."""
-        self.checked = sum(min(CHECKED, stop - start) for _, start, stop in self._plan)
-        """Elements that enter `drift`."""
+        self._drift = Drift(state.site, self._plan)
         self.on_chunk: Callable[[], None] = _nothing
         """Called after each chunk; tests delay or disturb here."""
 
@@ -169,6 +168,16 @@ class Exchanger:
         """What exchanges with all but these peers have added to this rank's (x + x̃)/2."""
         return sum(v for peer, v in self.drift_with.items() if peer not in dead)
 
+    @property
+    def drift_with(self) -> dict[int, float]:
+        """For each peer what exchanges with it have added, see `Drift`."""
+        return self._drift.by_peer()
+
+    @property
+    def checked(self) -> int:
+        """Elements that enter `drift`."""
+        return self._drift.checked
+
     def drop(self) -> int:
         """The peer of the exchange at hand has died: end it on this side.
 
@@ -181,7 +190,8 @@ class Exchanger:
         self._transport.drop()
         self._flights.clear()
         size = self._places[0].size
-        fresh = [_Place(size) for _ in range(DEPTH - len(self._free))]
+        missing = self._depth - len(self._free)
+        fresh = [_Place(self._state.site, size) for _ in range(missing)]
         self._places += fresh
         self._free += fresh
         return lost
@@ -192,7 +202,7 @@ class Exchanger:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.drift_with.update(state["drift_with"])
+        self._drift.restore(state["drift_with"])
 
     def abandon(self) -> None:
         """Give up what is on the wire."""
@@ -212,9 +222,8 @@ class Exchanger:
         self._state.apply_exchange(
             chunk, sent, received, theta, terms.alpha, terms.alpha_tilde
         )
-        change = _checksum(received) - _checksum(sent)
-        jump = 0.5 * (terms.alpha + terms.alpha_tilde) * change
-        self.drift_with[terms.peer] = self.drift_with.get(terms.peer, 0.0) + jump
+        half_sum = 0.5 * (terms.alpha + terms.alpha_tilde)
+        self._drift.add(terms.peer, half_sum, sent, received)
         self._free.append(place)
         self.on_chunk()
 
@@ -231,8 +240,3 @@ class Exchanger:
                 )
             yield Pace.HOT if waited < self._hot_seconds else Pace.POLL
         self.waiting_since = None
-
-
-def _checksum(values: Array) -> float:
-    """Sum of a sample: the same at both ends, to the last bit, and cheap to read."""
-    return float(np.add.reduce(widen(values[:CHECKED])))

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acidmpi.arrays.accelerator import store, to_host
+from acidmpi.arrays.precision import narrow, widen
 from acidmpi.mpi.collectives import complete
 from acidmpi.mpi.reductions import Comm, start_broadcast, start_sum
-from acidmpi.worker.state import RankState, narrow, widen
+from acidmpi.worker.state import RankState
 
 Array = NDArray[Any]
 
@@ -43,13 +45,11 @@ def average_state(comm: Comm, state: RankState, seconds: float) -> Spread:
     state.flush()
     sums = np.zeros(3)
     for chunk in state.blocks:
-        x = state.arrays[chunk.buffer][chunk.start : chunk.stop]
-        half = np.empty_like(x)
-        state.half_sum(chunk, half)
+        x, half = state.read(chunk), state.read_half(chunk)
         wide = widen(x).astype(np.float64)
         away = wide - mean(comm, wide, seconds)
         sums += np.array([away @ away, wide @ wide, x.size])
-        x[:] = narrow(mean(comm, widen(half), seconds), x.dtype)
+        state.write(chunk, narrow(mean(comm, widen(half), seconds), x.dtype))
     state.restart()
     return spread_of(mean(comm, sums, seconds))
 
@@ -63,18 +63,18 @@ def spread_of(means: Array) -> Spread:
 def average_arrays(comm: Comm, arrays: Sequence[Array], seconds: float) -> None:
     """Replace each array, of any shape, by its mean over the ranks."""
     for array in arrays:
-        flat = np.ascontiguousarray(array).reshape(-1)
+        flat = np.ascontiguousarray(to_host(array)).reshape(-1)
         result = mean(comm, widen(flat), seconds)
-        array[...] = narrow(result, array.dtype).reshape(array.shape)
+        store(array, narrow(result, array.dtype).reshape(array.shape))
 
 
 def broadcast_arrays(comm: Comm, arrays: Sequence[Array], seconds: float) -> None:
     """Replace each array, of any shape and type, by rank 0's."""
     for array in arrays:
-        flat = np.ascontiguousarray(array).reshape(-1)
+        flat = np.ascontiguousarray(to_host(array)).reshape(-1)
         request = start_broadcast(comm, flat)
         complete(request, seconds, "handing out rank 0's parameters")
-        array[...] = flat.reshape(array.shape)
+        store(array, flat.reshape(array.shape))
 
 
 def mean(comm: Comm, mine: Array, seconds: float) -> Array:

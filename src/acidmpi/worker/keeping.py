@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acidmpi.arrays.accelerator import is_on_device, to_host
+from acidmpi.arrays.precision import narrow, widen
 from acidmpi.checkpoint.keeper import Keeper
 from acidmpi.checkpoint.sharing import mean_of, share
 from acidmpi.checkpoint.tree import Tree
 from acidmpi.dynamics.timebase import RationedTheta
-from acidmpi.worker.state import narrow, widen
 
 Array = NDArray[Any]
 
@@ -150,13 +151,13 @@ class Cutter:
 
     def take(self) -> None:
         """Copy everything; the lock is held for that."""
-        with self._state.lock:
+        with self._state.communicating():
             self._keeping.keeper.take(self._tree)
 
     def take_last(self, total_gradients: int) -> None:
         """The last part, when all communication has ended; published or not."""
         keeping = self._keeping
-        with self._state.lock:
+        with self._state.communicating():
             if not keeping.keeper.regular:
                 keeping.note(None)
             keeping.keeper.take_last(self._tree, total_gradients)
@@ -185,7 +186,20 @@ class Cutter:
             for name, each in self._parts.items()
             if name != "averaging"
         }
-        return {"scheme": self._scheme, "caller": self._keeping.published, **trees}
+        tree = {"scheme": self._scheme, "caller": self._keeping.published, **trees}
+        return _on_host(tree)
+
+
+def _on_host(tree: Tree) -> Tree:
+    """`tree` with a copy, in host memory, of each array that a device holds.
+
+    The lock is held while they are copied, as it is while a host's arrays are.
+    """
+    if isinstance(tree, dict):
+        return {key: _on_host(item) for key, item in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_on_host(item) for item in tree]
+    return to_host(tree) if is_on_device(tree) else tree
 
 
 def fields_of(part: Tree) -> list[float]:

@@ -6,6 +6,8 @@ Guarantees:
 - no MPI call is made and nothing sleeps while the lock is held, so a slow peer never
   stalls a gradient; the lock is held for one pass of a kernel over what it touches.
 
+On a device the lock covers launches only; `arrays.site` orders the work itself.
+
 Between events x and x̃ are stored as they were at the last event; whoever needs them now
 mixes on the way (`snapshot` reads only). A jump that was measured at the time of its
 snapshot is carried to the time of the stored values, before or after it.
@@ -19,20 +21,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from acidmpi.arrays import bfloat16
-from acidmpi.arrays.flat import Chunk, chunks, wide_dtype
+from acidmpi.arrays.flat import Chunk, chunks
+from acidmpi.arrays.site import HOST, Site, Turn
 from acidmpi.dynamics.mixing import carried_jump, mixing_weight
 from acidmpi.dynamics.timebase import RationedTheta
-from acidmpi.kernels.hyper import Add, Hyper
+from acidmpi.kernels.hyper import Hyper
 from acidmpi.kernels.protocol import Kernels
+from acidmpi.worker.sampling import Sample, Sampler
 from acidmpi.worker.units import Units
 
 Array = NDArray[Any]
 
 LARGEST_CARRY = 0.5
 """Carrying a jump back by θ multiplies its difference, and rounding, by e^(2θ)."""
-
-BLOCK_BYTES = 1 << 20
 
 
 class Update(NamedTuple):
@@ -55,6 +56,7 @@ class RankState:
         units: time; read under the lock only.
         accelerated: hold x̃; False is the baseline (η = 0), which never touches it.
         ration: the most that θ may grow for each exchange, see `RationedTheta`.
+        site: where the arrays live.
     """
 
     def __init__(
@@ -64,18 +66,32 @@ class RankState:
         units: Units,
         accelerated: bool,
         ration: float = math.inf,
+        site: Site = HOST,
     ) -> None:
         self.lock = threading.RLock()
         self.arrays = tuple(arrays)
         self.kernels = kernels
         self.units = units
-        self._tilde = tuple(widen(x) if accelerated else None for x in arrays)
+        self.site = site
         self._theta = RationedTheta(ration)
         self._stands_at = 0.0
-        self._zeros = [np.zeros(_block(x), x.dtype) for x in arrays]
-        self.blocks = chunks(arrays, BLOCK_BYTES)
+        self.blocks = chunks(arrays, site.block_bytes)
         """All of x in pieces that a cache can hold."""
+        with self.communicating():
+            self._tilde = tuple(
+                site.companion(x) if accelerated else None for x in arrays
+            )
+        self.restart()
+        self._sampler = Sampler(self._begin_sample)
         self._gaps: tuple[tuple[tuple[int, int, int], ...], list[Chunk]] = ((), [])
+
+    def computing(self) -> Turn:
+        """A turn of the compute loop, in its stream: holds the lock."""
+        return self.site.computing(self.lock)
+
+    def communicating(self) -> Turn:
+        """A turn of the communication loop, in its stream: holds the lock."""
+        return self.site.communicating(self.lock)
 
     @property
     def accelerated(self) -> bool:
@@ -114,20 +130,20 @@ class RankState:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Be as `state` said; its arrays are copied."""
-        with self.lock:
+        with self.communicating():
             for mine, name in ((self.arrays, "x"), (self._tilde, "x_tilde")):
                 for target, values in zip(mine, state[name], strict=True):
                     if target is not None:
-                        target[:] = values
+                        self.site.put(target, values)
             self._stands_at = state["stands_at"]
             self._theta.restore(state["theta"])
 
     def restart(self) -> None:
         """Set x̃ to x, as at the start of a run, after x was written from outside."""
-        with self.lock:
+        with self.communicating():
             for x, tilde in zip(self.arrays, self._tilde, strict=True):
                 if tilde is not None:
-                    tilde[:] = widen(x)
+                    self.site.restart(self.kernels, x, tilde)
 
     def snapshot(self, chunk: Chunk, out: Array) -> float:
         """Write x as it is now into `out`; change nothing.
@@ -135,11 +151,19 @@ class RankState:
         Returns:
             The θ of this moment, for `apply_exchange`.
         """
-        with self.lock:
-            theta = self._now()
-            x, tilde = self._slices(chunk)
-            weight = mixing_weight(theta - self._stands_at)
-            self.kernels.snapshot(x, tilde, out, weight)
+        with self.communicating():
+            return self._snapshot(chunk, out)
+
+    def copy(self, chunk: Chunk, out: Array) -> None:
+        """Write x as it is now into `out`, in the caller's stream."""
+        with self.computing():
+            self._snapshot(chunk, out)
+
+    def _snapshot(self, chunk: Chunk, out: Array) -> float:
+        theta = self._now()
+        x, tilde = self._slices(chunk)
+        weight = mixing_weight(theta - self._stands_at)
+        self.kernels.snapshot(x, tilde, out, weight)
         return theta
 
     def apply_exchange(
@@ -152,7 +176,7 @@ class RankState:
         alpha_tilde: float,
     ) -> None:
         """Apply the jump of one chunk whose snapshot was taken at `theta`."""
-        with self.lock:
+        with self.communicating():
             if theta - self._stands_at > LARGEST_CARRY:
                 self._mix_all()
             a, b = carried_jump(alpha, alpha_tilde, self._stands_at - theta)
@@ -161,7 +185,7 @@ class RankState:
 
     def apply_gradient(self, updates: Sequence[Update]) -> None:
         """One gradient event: mix everything to now and apply the updates."""
-        with self.lock:
+        with self.computing():
             theta = self._now()
             weight = mixing_weight(theta - self._stands_at)
             for update in updates:
@@ -174,36 +198,60 @@ class RankState:
 
     def apply_foreign(self, event: Callable[[], None]) -> None:
         """Mix everything to now, then let `event` change x and x̃, under the lock."""
-        with self.lock:
+        with self.computing():
             self._mix_all()
             event()
 
     def flush(self) -> None:
         """Mix everything to now."""
-        with self.lock:
+        with self.communicating():
             self._mix_all()
 
     def half_sum(self, chunk: Chunk, out: Array) -> None:
         """Write (x + x̃)/2 into `out`; mixing does not change it."""
-        with self.lock:
+        with self.communicating():
             x, tilde = self._slices(chunk)
             self.kernels.snapshot(x, tilde, out, 0.5)
+
+    def read(self, chunk: Chunk) -> Array:
+        """X as it was at the last event, in host memory: to be read, not changed."""
+        with self.communicating():
+            fetch = self.site.fetch(self._slices(chunk)[0])
+        return fetch.values()
+
+    def read_half(self, chunk: Chunk) -> Array:
+        """(x + x̃)/2 in host memory, in the precision of x."""
+        out = self.site.empty(chunk.stop - chunk.start, self.arrays[chunk.buffer].dtype)
+        with self.communicating():
+            self.half_sum(chunk, out)
+            fetch = self.site.fetch(out)
+        return fetch.values()
+
+    def write(self, chunk: Chunk, values: Array) -> None:
+        """Replace x by host values; x̃ is left as it is."""
+        with self.communicating():
+            self.site.put(self._slices(chunk)[0], values)
 
     def sample(
         self, coordinates: Sequence[NDArray[np.intp]]
     ) -> list[NDArray[np.float64]]:
-        """X as it is now at a few coordinates of each buffer, as float64."""
-        with self.lock:
-            weight = mixing_weight(self._now() - self._stands_at)
-            return [
-                self._sample(buffer, chosen, weight)
-                for buffer, chosen in enumerate(coordinates)
-            ]
+        """X at a few coordinates of each buffer, as float64.
 
-    def _sample(self, buffer: int, chosen: NDArray[np.intp], weight: float) -> Array:
-        x = widen(self.arrays[buffer][chosen]).astype(np.float64)
-        tilde = self._tilde[buffer]
-        return x if tilde is None else x + weight * (tilde[chosen] - x)
+        As it is now; on a device, that it may not keep waiting, as it was at an earlier
+        call.
+        """
+        return self._sampler.sample(coordinates)
+
+    def _begin_sample(self, coordinates: Sequence[NDArray[np.intp]]) -> Sample:
+        with self.communicating():
+            weight = mixing_weight(self._now() - self._stands_at)
+            gather = self.site.gather
+            x = list(map(gather, self.arrays, coordinates))
+            tilde = [
+                None if t is None else gather(t, c)
+                for t, c in zip(self._tilde, coordinates, strict=True)
+            ]
+        return Sample(x, tilde, weight)
 
     def _now(self) -> float:
         return self._theta.at(self.units.now())
@@ -219,13 +267,13 @@ class RankState:
         self._stands_at = theta
 
     def _mix_gaps(self, updates: Sequence[Update], weight: float) -> None:
-        """Mix what no update covers; a pass of zero gradients, block by block."""
+        """Mix what no update covers, block by block."""
         if weight == 0.0 or not self.accelerated:
             return
         for chunk in self._uncovered(updates):
             x, tilde = self._slices(chunk)
-            zeros = self._zeros[chunk.buffer][: x.size]
-            self.kernels.apply_gradient(x, tilde, zeros, (), weight, Add())
+            assert tilde is not None
+            self.kernels.apply_exchange(x, tilde, x, tilde, weight, -weight)
 
     def _uncovered(self, updates: Sequence[Update]) -> list[Chunk]:
         """Blocks outside `updates`; remembered, because the ranges rarely change."""
@@ -234,34 +282,20 @@ class RankState:
             gaps = [
                 chunk
                 for buffer, x in enumerate(self.arrays)
-                for chunk in _blocks_between(buffer, x, covered)
+                for chunk in _blocks_between(buffer, x, covered, self.site.block_bytes)
             ]
             self._gaps = (covered, gaps)
         return self._gaps[1]
 
 
-def widen(x: Array) -> Array:
-    """A copy in the precision of x̃: float32 for 16-bit parameters, else their own."""
-    return bfloat16.decode(x) if x.dtype == np.uint16 else x.astype(wide_dtype(x.dtype))
-
-
-def narrow(x: Array, dtype: np.dtype[Any]) -> Array:
-    """Back to the precision of x, to nearest; the inverse of `widen` on its results."""
-    return bfloat16.encode(x) if dtype == np.uint16 else x.astype(dtype)
-
-
-def _block(x: Array) -> int:
-    return int(min(x.size, BLOCK_BYTES // x.itemsize))
-
-
 def _blocks_between(
-    buffer: int, x: Array, covered: Sequence[tuple[int, int, int]]
+    buffer: int, x: Array, covered: Sequence[tuple[int, int, int]], block_bytes: int
 ) -> list[Chunk]:
-    """What `covered` leaves of buffer `x`, in blocks of at most `BLOCK_BYTES`."""
+    """What `covered` leaves of buffer `x`, in blocks of at most `block_bytes`."""
     edges = [0, *(e for b, i, j in covered if b == buffer for e in (i, j)), x.size]
     gaps = zip(edges[::2], edges[1::2], strict=True)
     return [
         Chunk(buffer, start + piece.start, start + piece.stop)
         for start, stop in gaps
-        for piece in chunks([x[start:stop]], BLOCK_BYTES)
+        for piece in chunks([x[start:stop]], block_bytes)
     ]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from acidmpi.arrays.precision import narrow, widen
 from acidmpi.clocks import ManualClock
 from acidmpi.errors import DeadlineExceeded
 from acidmpi.kernels import load
@@ -16,7 +17,7 @@ from acidmpi.worker.final import (
     mean,
 )
 from acidmpi.worker.ledger import Ledger
-from acidmpi.worker.state import RankState, narrow, widen
+from acidmpi.worker.state import RankState
 
 
 def make_state(rank, dtype="float64", sizes=(30, 7)):

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from acidmpi.arrays.flat import Chunk
+from acidmpi.arrays.precision import narrow, widen
+from acidmpi.arrays.site import HostSite
 from acidmpi.kernels import load
 from acidmpi.kernels.hyper import Add
 from acidmpi.testing.exchanges import ManualUnits
 from acidmpi.worker import state as state_module
-from acidmpi.worker.state import RankState, Update, narrow, widen
+from acidmpi.worker.state import RankState, Update
 
 DTYPES = ("float64", "float32", "float16", "uint16")
 
@@ -90,7 +92,7 @@ def test_gaps_are_mixed(kernels, covered):
 
 
 def test_gaps_longer_than_a_block_are_mixed(monkeypatch):
-    monkeypatch.setattr(state_module, "BLOCK_BYTES", 1024)
+    monkeypatch.setattr(HostSite, "block_bytes", 1024)
     x = random(5000)
     state, units = make(x)
     assert len(state.blocks) > 30
