@@ -50,6 +50,7 @@ BENCHMARKS = {
     "idle": Benchmark(options.IdleOptions, "any number"),
     "checkpoint": Benchmark(options.CheckpointOptions, "any number"),
     "iteration": Benchmark(options.IterationOptions, "any number"),
+    "gpu-kernels": Benchmark(options.GpuKernelsOptions, "1"),
 }
 
 
@@ -85,7 +86,7 @@ def overview() -> str:
     ]
     for name, benchmark in BENCHMARKS.items():
         text = f"(ranks: {benchmark.ranks}) {about(benchmark)}"
-        margin = f"  {name:<11}"
+        margin = f"  {name:<13}"
         indent = " " * len(margin)
         lines.append(fill(text, 79, initial_indent=margin, subsequent_indent=indent))
     return "\n".join([*lines, "", f"`{COMMAND} NAME --help` shows its options."])
@@ -140,7 +141,8 @@ def _runner(name: str) -> Callable[[Any, Any], list[Any]]:
     """`run(options, comm)` of the benchmark: figures on every rank."""
     if name == "kernels":
         return _run_kernels
-    run: Callable[[Any, Any], list[Any]] = import_module(f"acidmpi.bench.{name}").run
+    module = import_module(f"acidmpi.bench.{name.replace('-', '_')}")
+    run: Callable[[Any, Any], list[Any]] = module.run
     return run
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from acidmpi.config.options import above, at_least, check_fields
+from acidmpi.errors import ConfigError
 
 RESNET18 = 11_200_000
 """About the parameters of ResNet-18."""
@@ -259,3 +260,29 @@ class CheckpointOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuKernelsOptions:
+    """Every kernel of a GPU beside a plain copy in its memory, the cache being cold."""
+
+    sizes: str = "11000000,110000000,1000000000"
+    """Numbers in a vector, float32; several with commas between them."""
+
+    rounds: Annotated[int, at_least(1)] = 9
+    """How often each kernel is timed."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _ = self.lengths
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The sizes as numbers."""
+        words = self.sizes.replace("_", "").split(",")
+        if not all(word.strip().isdecimal() and int(word) for word in words):
+            raise ConfigError(
+                "--sizes must be whole numbers from 1 on with commas between them, "
+                f"got {self.sizes!r}"
+            )
+        return tuple(int(word) for word in words)

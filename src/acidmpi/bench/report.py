@@ -137,6 +137,7 @@ def hardware(ranks: int) -> dict[str, Any]:
         "ranks": ranks,
         "load": round(os.getloadavg()[0], 2),
         "settings": dict(sorted(settings.items())),
+        **_gpus(),
     }
 
 
@@ -150,6 +151,8 @@ def versions() -> dict[str, str]:
         from acidmpi.mpi.library import mpi_library
 
         found["mpi_library"] = mpi_library()
+    if "cupy" in sys.modules:
+        found |= _of_cuda()
     return found
 
 
@@ -190,6 +193,32 @@ def _holds(tried: float | None, sign: str, bound: float) -> bool:
 
 def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _gpus() -> dict[str, Any]:
+    """The GPUs that this process sees, if a benchmark has used one."""
+    if "cupy" not in sys.modules:
+        return {}
+    from cupy.cuda import runtime
+
+    every = [runtime.getDeviceProperties(k) for k in range(runtime.getDeviceCount())]
+    return {"gpus": [properties["name"].decode() for properties in every]}
+
+
+def _of_cuda() -> dict[str, str]:
+    """CuPy, the CUDA it was built for, and the newest that the driver knows."""
+    import cupy
+    from cupy.cuda import runtime
+
+    return {
+        "cupy": cupy.__version__,
+        "cuda": _cuda_version(runtime.runtimeGetVersion()),
+        "cuda_of_driver": _cuda_version(runtime.driverGetVersion()),
+    }
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _cpu() -> str:

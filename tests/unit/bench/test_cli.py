@@ -20,6 +20,7 @@ FROZEN = {
     "iteration": "model method methods rivals batch-size image-size sentence-length "
     "matrix-rank start-step density bits bucket-bytes warmup iterations repeats rounds "
     "deadline-seconds",
+    "gpu-kernels": "sizes rounds",
 }
 
 
