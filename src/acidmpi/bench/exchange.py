@@ -3,7 +3,11 @@
 The rivals use the same kernels, the same transport and the same tight loop of polls:
 
 - unpipelined: one snapshot of the whole vector, one message each way, one jump;
-- messages: that one message each way and nothing else.
+- messages: that one message each way and nothing else;
+- passes: the exchange without its messages, that is its reading and writing of memory.
+
+Where moving bytes takes all of a core, messages and passes can only follow one another:
+their sum is what the exchange is to be compared with.
 
 Every way begins with the same state, mixed to the present as after a gradient.
 """
@@ -25,7 +29,7 @@ from acidmpi.errors import ConfigError
 from acidmpi.kernels import load
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.transport.host import HostTransport
-from acidmpi.transport.protocol import Pending
+from acidmpi.transport.protocol import Array, Pending, Transport
 from acidmpi.worker.exchange import Exchanger, Terms
 from acidmpi.worker.options import WorkerOptions
 from acidmpi.worker.state import RankState
@@ -46,6 +50,7 @@ def run(options: ExchangeOptions, comm: MPI.Comm) -> list[Figure]:
             "exchange": pair.exchange,
             "unpipelined": pair.unpipelined,
             "messages": pair.messages,
+            "passes": pair.passes,
         }
         if word is not None:
             ways["word"] = word.run
@@ -74,23 +79,19 @@ class Pair:
         self.state.set_eta(self._constants.eta)
         self._transport = HostTransport(comm)
         self.chunk_bytes = options.chunk_bytes or _default_chunk_bytes()
-        self._exchanger = Exchanger(
-            self.state,
-            self._transport,
-            self.chunk_bytes,
-            WallClock(),
-            options.deadline_seconds,
-            options.deadline_seconds,
-        )
+        self._exchanger = self._exchanger_by(self._transport, options)
+        self._still = self._exchanger_by(Still(), options)
         self.bytes_each_way = values.nbytes
         self._whole = Chunk(0, 0, values.size)
         self._sent, self._received = values.copy(), values.copy()
 
     def exchange(self) -> None:
         """The worker's own, its generator driven without a pause."""
-        _, alpha, alpha_tilde = self._constants
-        for _ in self._exchanger.exchange(Terms(self._peer, alpha, alpha_tilde)):
-            pass
+        self._drive(self._exchanger)
+
+    def passes(self) -> None:
+        """The same where nothing travels: what came last time is applied again."""
+        self._drive(self._still)
 
     def unpipelined(self) -> None:
         """One step after the other."""
@@ -104,6 +105,40 @@ class Pair:
     def messages(self) -> None:
         """Only the bytes."""
         _wait(self._transport.post(self._peer, self._sent, self._received))
+
+    def _drive(self, exchanger: Exchanger) -> None:
+        _, alpha, alpha_tilde = self._constants
+        for _ in exchanger.exchange(Terms(self._peer, alpha, alpha_tilde)):
+            pass
+
+    def _exchanger_by(
+        self, transport: Transport, options: ExchangeOptions
+    ) -> Exchanger:
+        patience = options.deadline_seconds
+        return Exchanger(
+            self.state, transport, self.chunk_bytes, WallClock(), patience, patience
+        )
+
+
+class Still:
+    """A transport that moves nothing, at once."""
+
+    name = "still"
+
+    def post(self, peer: int, send: Array, receive: Array) -> Pending:
+        """Complete from the start."""
+        return _Complete()
+
+    def drop(self) -> None:
+        """Nothing is under way."""
+
+    def abandon(self) -> None:
+        """Nothing is under way."""
+
+
+class _Complete:
+    def test(self) -> bool:
+        return True
 
 
 def _wait(pending: Pending) -> None:
@@ -129,6 +164,7 @@ def _figures(
             **more,
         )
 
+    seconds["messages and passes"] = seconds["messages"] + seconds["passes"]
     speed = pair.bytes_each_way / seconds["exchange"] * 1e-9
     return [
         figure(
@@ -139,6 +175,12 @@ def _figures(
         ),
         figure("exchange", "messages", at_most=1.25, note="asked over loopback TCP"),
         figure("unpipelined", "messages"),
+        figure("passes", "messages"),
+        figure(
+            "exchange",
+            "messages and passes",
+            note="1 where neither can hide behind the other",
+        ),
         Figure(
             name="exchanged each way",
             value=speed,

@@ -198,7 +198,9 @@ class Asker(Facade[S]):
 
     def _chosen(self) -> int:
         """Whom the next start asks."""
-        caller = preferred(self._state, self._reachable())
+        caller = None
+        if self._state.callers:
+            caller = preferred(self._state, self._reachable())
         if caller is None:
             draw = self._draw()
             self._listening.asks(draw.peers)

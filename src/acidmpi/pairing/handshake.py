@@ -126,12 +126,12 @@ class HandshakeMachine(Asker[State]):
             state.matched is None
             and state.asking is None
             and not state.retired
-            and bool(self._neighbours)
+            and self._neighbours != ()
         )
 
     def start(self) -> Sends:
         """Draw a neighbour and ask it."""
-        assert self.can_start
+        assert self._state.matched is None
         self._state, sends = start(self._state, self._chosen())
         return sends
 

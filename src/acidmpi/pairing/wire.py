@@ -123,10 +123,12 @@ class Wire:
         """The next message, or None when none has come."""
         if not self._arrived():
             return None
-        kind, flags, length, *rest = _unpack(self._buffer)
-        notice = Notice(flags, *rest)
-        load = self._load(length) if length else b""
-        text = load.decode(errors="replace") if kind not in LOADED else ""
+        kind, flags, length, gradients, alpha_tilde, taken = _unpack(self._buffer)
+        notice = Notice(flags, gradients, alpha_tilde, taken)
+        load, text = b"", ""
+        if length:
+            load = self._load(length)
+            text = load.decode(errors="replace") if kind not in LOADED else ""
         message = Message(self._status.source, kind, notice, text, load)
         self._expect()
         self.received += 1

@@ -64,6 +64,7 @@ class PollingThread:
         self._loop = loop
         self._backoff = Backoff(SHORTEST_SLEEP_SECONDS, longest_sleep(ranks_per_core))
         self._crowded = ranks_per_core > 1.0
+        self._seen = loop.activity
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -92,9 +93,10 @@ class PollingThread:
             self._loop.abandon(error)
 
     def _look(self) -> None:
-        seen = self._loop.activity
         pace = self._loop.advance()
-        if self._loop.activity != seen:
+        activity = self._loop.activity
+        if activity != self._seen:
+            self._seen = activity
             self._backoff.reset()
         elif pace is not Pace.HOT and not self._loop.ended:
             self._sleep(min(self._backoff.next(), self._loop.seconds_to_next()))

@@ -37,8 +37,13 @@ class Usual:
 
     def add(self, seconds: float) -> None:
         """One more was seen."""
-        believed = min(seconds, LEAP * self.seconds) if self.seconds else seconds
-        self.seconds = max(believed, FORGETTING * self.seconds)
+        remembered = FORGETTING * self.seconds
+        if seconds <= remembered:
+            self.seconds = remembered
+        elif remembered:
+            self.seconds = min(seconds, LEAP * self.seconds)
+        else:
+            self.seconds = seconds
 
 
 class Limits:

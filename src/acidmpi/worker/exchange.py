@@ -29,6 +29,9 @@ DEPTH = 3
 What has landed is applied before the next chunk is prepared, in the memory that was used
 last: a fast link uses one or two of them, which stay in a cache."""
 
+LOOKS = 4
+"""How often a chunk is looked for before the loop looks at anything else."""
+
 
 def _nothing() -> None:
     pass
@@ -228,6 +231,9 @@ class Exchanger:
         self.on_chunk()
 
     def _wait(self, pending: Pending, peer: int) -> Steps[None]:
+        for _ in range(LOOKS):
+            if pending.test():
+                return
         began = self.waiting_since = self._clock.now()
         yield Pace.HOT
         while not pending.test():

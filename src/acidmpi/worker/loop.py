@@ -39,7 +39,7 @@ PROMISING = (REQUEST, ACCEPT, int(Kind.CONFIRM))
 ANSWER_SECONDS = 2e-3
 """Longest sleep while a peer is waited for."""
 
-PULSE_SECONDS = 0.2e-3
+PULSE_SECONDS = 0.5e-3
 """Heartbeats and averages are not looked at more often."""
 
 AVERAGING_SECONDS = 0.5e-3
@@ -182,7 +182,7 @@ class CommunicationLoop:
                 self._cut()
                 self._start()
                 yield Pace.POLL if machine.awaited is None else Pace.HOT
-            else:
+            elif not self._listen():
                 yield self._wait_for_answer(machine.awaited)
         if machine.started:
             self._demand.begun()
@@ -223,7 +223,8 @@ class CommunicationLoop:
         yield from self._exchanger.exchange(terms, self._arrived)
 
     def _promise(self, peer: int, taken: int) -> None:
-        self._promised[peer] = max(taken, self._promised.get(peer, 0))
+        if taken > self._promised.get(peer, 0):
+            self._promised[peer] = taken
 
     def _cut(self) -> None:
         """Between two exchanges: take this rank's part of a checkpoint if one is due."""
@@ -267,14 +268,20 @@ class CommunicationLoop:
 
     # What goes on whatever is at hand.
 
-    def _serve(self) -> None:
+    def _listen(self) -> bool:
+        """Take a message if one has come; whether one has."""
         message = self._wire.receive()
-        if message is not None:
-            self._events += 1
-            self.watchdog.heard(message.source)
-            self._hear(message)
+        if message is None:
+            return False
+        self._events += 1
+        self.watchdog.heard(message.source)
+        self._hear(message)
         if self._failed_peer is not None:
             raise self._failed_peer
+        return True
+
+    def _serve(self) -> None:
+        self._listen()
         # Once all have ended, everyone knows what matters and counts its messages.
         if self._ledger.flags != self._told_flags and not self._pulse.all_done:
             self._tell_flags()
@@ -323,7 +330,7 @@ class CommunicationLoop:
             self._heard[source] = notice.alpha_tilde
         if kind in PROMISING:
             self._promise(source, notice.taken)
-        if source == self.machine.asking and kind in (ACCEPT, BUSY):
+        if kind in (ACCEPT, BUSY) and source == self.machine.asking:
             self.limits.answers.add(self.waiting.answer_seconds)
         self._send(self.machine.receive(source, kind))
         if kind == REQUEST and self.machine.awaited == source:
