@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mpi4py import MPI
 
-from acidmpi.mpi.loaded import mpi_functions, ucx_cuda_module
+from acidmpi.mpi.loaded import loaded, mpi_functions, ucx_cuda_module
 
 KINDS_KEY = "mpi_memory_alloc_kinds"
 CUDA_OF_MPICH = 0
@@ -73,9 +73,10 @@ def own_query(library: ctypes.CDLL) -> Claim:
 def ucx() -> Claim:
     """Whether UCX is loaded and has its CUDA transports beside it."""
     module = ucx_cuda_module()
-    if module is None:
-        return Claim("UCX", None, "not loaded, or without CUDA transports")
-    return Claim("UCX", True, str(module))
+    if module is not None:
+        return Claim("UCX", True, f"it has CUDA transports ({module})")
+    told = "it has no CUDA transports" if loaded("libuct") else "not loaded"
+    return Claim("UCX", None, told)
 
 
 def _gpu_query(library: ctypes.CDLL) -> bool | None:

@@ -70,3 +70,10 @@ def test_the_library_of_this_process_is_found_and_asked():
     said = claims(MPI.COMM_SELF)
     assert [claim.source for claim in said][1].startswith("MPIX_")
     assert said[1].yes is False  # those of PyPI are built without CUDA
+
+
+def test_ucx_is_believed_only_with_its_cuda_transports(monkeypatch):
+    monkeypatch.setattr(awareness, "ucx_cuda_module", lambda: None)
+    assert awareness.ucx().yes is None
+    monkeypatch.setattr(awareness, "ucx_cuda_module", lambda: "/opt/libuct_cuda.so.0")
+    assert awareness.ucx().yes

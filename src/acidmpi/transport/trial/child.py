@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from acidmpi.transport.trial.memory import Bytes, Memory, NoDevice, memory_of
+from acidmpi.transport.trial.driver import NoDevice
+from acidmpi.transport.trial.memory import Bytes, Memory, memory_of
 
 SIZES = (1, 4096, 3 << 20, (8 << 20) + 7)
 """Short messages and long ones take different ways."""

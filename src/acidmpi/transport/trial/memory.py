@@ -1,8 +1,4 @@
-"""Memory that a trial sends from: a GPU's, or the host's in its place.
-
-The CUDA driver is called through ctypes: a trial has to start fast, and must not depend on
-which package owns the memory later.
-"""
+"""Memory that a trial sends from: a GPU's, or the host's in its place."""
 
 import ctypes
 from typing import Protocol
@@ -10,11 +6,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from acidmpi.transport.trial.driver import Driver
+
 Bytes = NDArray[np.uint8]
-
-
-class NoDevice(Exception):
-    """There is no device, or CUDA refuses; the text says why."""
 
 
 class Memory(Protocol):
@@ -56,7 +50,7 @@ class HostMemory:
 
 
 class CudaMemory:
-    """Plain allocations of one GPU, in its primary context, by the CUDA driver.
+    """Plain allocations of one GPU, in its primary context.
 
     Args:
         device: its number among the visible ones, taken modulo their count.
@@ -66,20 +60,13 @@ class CudaMemory:
     """
 
     def __init__(self, device: int) -> None:
-        self._driver = _driver()
-        self._call("cuInit", 0)
-        number, handle, context = ctypes.c_int(), ctypes.c_int(), ctypes.c_void_p()
-        self._call("cuDeviceGetCount", ctypes.byref(number))
-        if not number.value:
-            raise NoDevice("CUDA sees no device")
-        self._call("cuDeviceGet", ctypes.byref(handle), device % number.value)
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), handle)
-        self._call("cuCtxSetCurrent", context)
+        self._driver = Driver()
+        self._driver.enter(device)
 
     def allocate(self, size: int) -> int:
         """See `Memory.allocate`."""
         address = ctypes.c_uint64()
-        self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
+        self._driver.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
         return address.value
 
     def put(self, address: int, content: Bytes) -> None:
@@ -95,26 +82,9 @@ class CudaMemory:
         return content
 
     def _copy(self, name: str, to: object, origin: object, size: int) -> None:
-        self._call(name, to, origin, ctypes.c_size_t(size))
+        self._driver.call(name, to, origin, ctypes.c_size_t(size))
         # From pageable memory a copy may return before its last bytes have arrived.
-        self._call("cuCtxSynchronize")
-
-    def _call(self, name: str, *arguments: object) -> None:
-        status = getattr(self._driver, name)(*arguments)
-        if status:
-            raise NoDevice(f"{name}: {self._text(status)}")
-
-    def _text(self, status: int) -> str:
-        text = ctypes.c_char_p()
-        self._driver.cuGetErrorString(status, ctypes.byref(text))
-        return f"error {status} ({(text.value or b'unknown').decode()})"
-
-
-def _driver() -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise NoDevice(f"there is no CUDA driver here ({error})") from error
+        self._driver.call("cuCtxSynchronize")
 
 
 def memory_of(kind: str, device: int) -> Memory:

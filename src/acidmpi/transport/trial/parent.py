@@ -14,7 +14,8 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ class Verdict:
     text: str
     """How it was tried, and what went wrong."""
 
+    output: str = ""
+    """All that the processes printed."""
+
 
 def trial(
     kind: str = "cuda",
@@ -47,6 +51,7 @@ def trial(
     launcher: Path | None = None,
     alone: bool = False,
     program: Sequence[str] = ("-m", MODULE),
+    variables: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Let other processes exchange bytes from device memory and compare them.
 
@@ -60,22 +65,25 @@ def trial(
         launcher: an `mpiexec`; by default the one beside the MPI library.
         alone: do not look for one.
         program: what Python runs.
+        variables: of the environment, beside those of this process.
     """
     launcher = None if alone else launcher or mpiexec_beside()
     began = time.monotonic()
-    found = _attempt(launcher, kind, device, seconds, program)
+    attempt = partial(_attempt, kind, device, program, variables or {})
+    found = attempt(launcher, seconds)
     left = seconds - (time.monotonic() - began)
     if found is None and left > 1.0:
-        found = _attempt(None, kind, device, left, program)
+        found = attempt(None, left)
     return found or Verdict(False, f"{launcher} starts no pair of this MPI's processes")
 
 
 def _attempt(
-    launcher: Path | None,
     kind: str,
     device: int,
-    seconds: float,
     program: Sequence[str],
+    variables: Mapping[str, str],
+    launcher: Path | None,
+    seconds: float,
 ) -> Verdict | None:
     """One trial; None if the launcher starts processes that are not a pair."""
     ranks = 1 if launcher is None else 2
@@ -83,31 +91,34 @@ def _attempt(
     own = max(seconds - PATIENCE_SECONDS, 0.5 * seconds)
     with tempfile.TemporaryDirectory(prefix="acidmpi-trial-") as folder:
         words = [folder, kind, str(device), str(own)]
-        errors = Path(folder, "errors")
         command = [*start, sys.executable, *program, *words]
+        output = Path(folder, "output")
         try:
-            status = _run(command, errors, seconds)
+            status = _run(command, output, variables, seconds)
         except OSError as error:
             return Verdict(False, f"no process could be started ({error})")
         started, found = _read(folder, "*.started"), _read(folder, "*.json")
         if launcher is not None and started != [ranks] * len(started or [0]):
             return None
-        return _judge(status, found, ranks, _last_line(errors))
+        text = output.read_text(errors="replace")
+        return replace(_judge(status, found, ranks, _last_line(text)), output=text)
 
 
 def _read(folder: str, pattern: str) -> list[Any]:
     return [json.loads(path.read_text()) for path in sorted(Path(folder).glob(pattern))]
 
 
-def _run(command: Sequence[str], errors: Path, seconds: float) -> int | None:
+def _run(
+    command: Sequence[str], output: Path, variables: Mapping[str, str], seconds: float
+) -> int | None:
     """The exit status; None if it took too long."""
-    with errors.open("w") as file:
+    with output.open("w") as file:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env=outside_of_the_job(os.environ),
+            env=outside_of_the_job(os.environ) | dict(variables),
             start_new_session=True,
         )
         end = time.monotonic() + seconds
@@ -154,7 +165,7 @@ def _ending(status: int) -> str:
     return f"with status {status}"
 
 
-def _last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
     told = [line for line in lines if line.strip("-=* ")]
     return f": {told[-1][:LONGEST_TEXT]}" if told else ""
