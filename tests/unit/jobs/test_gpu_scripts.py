@@ -1,0 +1,120 @@
+"""The scripts for machines with a GPU, as far as they go without one."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from ctypes.util import find_library
+from pathlib import Path
+
+import pytest
+
+JOBS = Path(__file__).parents[3] / "jobs/gpu"
+
+without_gpu = pytest.mark.skipif(
+    find_library("cuda") is not None, reason="this machine may have a GPU"
+)
+
+
+def bash(*words, **variables):
+    environment = os.environ | {"PYTHON": sys.executable} | variables
+    command = ["bash", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("name", ["check.sh", "ucx.sh", "wheels.sh"])
+def test_scripts_can_be_read(name):
+    assert bash("-n", JOBS / name).returncode == 0
+
+
+@without_gpu
+def test_a_machine_without_a_gpu_is_told_so_in_one_line_with_a_status_of_its_own(
+    tmp_path,
+):
+    result = bash(JOBS / "check.sh", "setup", REPORT=str(tmp_path / "report"))
+    assert result.returncode == 3
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("acidmpi: error: this check needs a GPU: there is no CUDA")
+    assert not (tmp_path / "report").exists()
+
+
+def test_an_unknown_part_is_refused_before_anything_is_done():
+    result = bash(JOBS / "check.sh", "kernles")
+    assert result.returncode == 2
+    assert "parts are setup kernels tests" in result.stderr
+
+
+def test_every_part_that_is_offered_is_there_and_has_a_limit():
+    text = (JOBS / "check.sh").read_text()
+    (parts,) = [line for line in text.splitlines() if line.startswith("PARTS=")]
+    for part in parts.removeprefix("PARTS=(").rstrip(")").split():
+        assert f"part_{part}() {{" in text
+        assert f"[{part}]=" in text
+        assert f"#   {part} " in text
+
+
+def test_the_environment_for_ucx_puts_the_wheels_folder_first(tmp_path):
+    folder = tmp_path / "libucx/lib"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "libucp.so.0").touch()
+    result = bash(
+        JOBS / "ucx.sh",
+        "bash",
+        "-c",
+        "echo $LD_LIBRARY_PATH $OMPI_MCA_pml $MPIR_CVAR_NOLOCAL",
+        PYTHONPATH=str(tmp_path),
+        LD_LIBRARY_PATH="/opt/lib",
+    )
+    assert result.stdout.split() == [f"{folder}:/opt/lib", "ucx", "1"], result.stderr
+
+
+def test_without_the_wheel_the_environment_says_what_to_install(tmp_path):
+    (tmp_path / "libucx").mkdir()  # a folder of that name, without libraries
+    result = bash(JOBS / "ucx.sh", "true", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 2
+    assert "acidmpi[ucx-cu13]" in result.stderr
+
+
+def test_wheels_need_a_destination():
+    result = bash(JOBS / "wheels.sh")
+    assert result.returncode == 2
+    assert "name a folder" in result.stderr
+
+
+KEPT = (
+    "lib/libucp.so.0",
+    "lib/ucx/libuct_cuda.so.0",
+    "bin/ucx_info",
+    "lib/libalone.so",
+    "__init__.py",
+)
+DROPPED = (
+    "lib/libucp.so",
+    "lib/libucp.so.0.0.0",
+    "lib/libucp.a",
+    "lib/ucx/libuct_cuda.so",
+    "lib/ucx/libucx_perftest_cuda.so.0",
+    "include/ucp/api/ucp.h",
+    "bin/ucx_perftest",
+)
+
+
+def test_a_slim_wheel_keeps_what_programs_load_and_lists_it(tmp_path):
+    wheel = tmp_path / "libucx_cu13-1-py3-none-any.whl"
+    record = "libucx_cu13-1.dist-info/RECORD"
+    names = [f"libucx/{name}" for name in (*KEPT, *DROPPED)]
+    with zipfile.ZipFile(wheel, "w") as file:
+        for name in names:
+            file.writestr(name, "content" * 100)
+        file.writestr(record, "".join(f"{n},sha256=x,700\n" for n in [*names, record]))
+    command = [sys.executable, str(JOBS / "slim_wheel.py"), str(wheel)]
+    subprocess.run(command, check=True, capture_output=True)
+    with zipfile.ZipFile(wheel) as file:
+        assert set(file.namelist()) == {*(f"libucx/{n}" for n in KEPT), record}
+        listed = [
+            line.split(",")[0] for line in file.read(record).decode().splitlines()
+        ]
+        assert set(listed) == set(file.namelist())
+        assert file.testzip() is None
