@@ -44,7 +44,9 @@ class Choice:
 class _Told:
     """What one rank tells the others; those that did not try have no verdict."""
 
-    wanted: bool
+    claimed: bool
+    """Its library says that it can."""
+
     verdict: Verdict | None
 
 
@@ -83,7 +85,7 @@ def choose(
         return Choice("staged", "a rank alone sends nothing")
     attempt = attempt or partial(trial, "cuda", device, seconds)
     told = _gather(requested, comm, ask(comm), attempt, seconds + MARGIN_SECONDS)
-    choice = judged(told)
+    choice = judged(told, asked=requested == "device")
     if requested == "device" and choice.name != "device":
         raise ConfigError(
             "transport device needs an MPI that sends from device memory, "
@@ -101,9 +103,10 @@ def _gather(
     seconds: float,
 ) -> list[_Told]:
     first = find_node(comm, seconds).local_rank == 0
-    wanted = requested == "device" or any(claim.yes for claim in said)
+    claimed = any(claim.yes for claim in said)
+    wanted = requested == "device" or claimed
     verdict = _safely(attempt) if first and wanted else None
-    told = _Told(wanted, verdict)
+    told = _Told(claimed, verdict)
     return allgather(comm, told, seconds, "the trial of messages from device memory")
 
 
@@ -115,12 +118,24 @@ def _safely(attempt: Callable[[], Verdict]) -> Verdict:
         return Verdict(False, f"the trial failed ({type(error).__name__}: {error})")
 
 
-def judged(told: list[_Told]) -> Choice:
-    """One choice from what the ranks tell, the same on each of them."""
-    if not all(one.wanted for one in told):
+def judged(told: list[_Told], asked: bool = False) -> Choice:
+    """One choice from what the ranks tell, the same on each of them.
+
+    Where no process of a trial gets as far as starting MPI, as on some clusters, `asked`
+    and the library's own yes count.
+
+    Args:
+        told: what each rank knows.
+        asked: whether the user wants device memory, and not just the best.
+    """
+    claimed = all(one.claimed for one in told)
+    if not (asked or claimed):
         return Choice("staged", "this MPI says nothing of sending from device memory")
     verdicts = [one.verdict for one in told if one.verdict is not None]
-    failed = next((v for v in verdicts if not v.moved), None)
-    if failed is not None or not verdicts:
-        return Choice("staged", failed.text if failed else "nobody has tried it")
+    failed = [verdict for verdict in verdicts if not verdict.moved]
+    if failed and asked and claimed and not any(one.tried for one in failed):
+        text = f"asked for, and the library says yes; not tried: {failed[0].text}"
+        return Choice("device", text)
+    if failed or not verdicts:
+        return Choice("staged", failed[0].text if failed else "nobody has tried it")
     return Choice("device", verdicts[0].text)

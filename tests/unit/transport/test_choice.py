@@ -67,3 +67,21 @@ def test_one_machine_where_it_fails_is_enough_for_staged():
 def test_device_where_every_machine_has_moved_bytes():
     told = [_Told(True, MOVED), _Told(True, None), _Told(True, MOVED)]
     assert judged(told).name == "device"
+
+
+UNKNOWN = Verdict(False, "the launcher starts no processes", tried=False)
+
+
+def test_where_nothing_can_be_tried_the_user_and_the_library_together_are_believed():
+    told = [_Told(True, UNKNOWN), _Told(True, None)]
+    choice = judged(told, asked=True)
+    assert choice.name == "device"
+    assert "not tried" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("claimed", "verdict", "asked"),
+    [(True, UNKNOWN, False), (False, UNKNOWN, True), (True, LOST, True)],
+)
+def test_neither_of_them_alone_and_never_against_a_trial(claimed, verdict, asked):
+    assert judged([_Told(claimed, verdict)], asked).name == "staged"

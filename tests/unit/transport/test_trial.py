@@ -75,6 +75,7 @@ def test_what_goes_wrong_in_the_process_is_a_no_with_a_reason(program, lines, to
     verdict = alone(program(lines))
     assert not verdict.moved
     assert told in verdict.text
+    assert verdict.tried == ("started()" in lines)
 
 
 def test_a_process_that_hangs_is_ended_at_the_deadline(program, tmp_path):

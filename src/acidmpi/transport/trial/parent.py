@@ -43,6 +43,9 @@ class Verdict:
     output: str = ""
     """All that the processes printed."""
 
+    tried: bool = True
+    """False where MPI did not even start in the processes: nothing is known then."""
+
 
 def trial(
     kind: str = "cuda",
@@ -74,7 +77,10 @@ def trial(
     left = seconds - (time.monotonic() - began)
     if found is None and left > 1.0:
         found = attempt(None, left)
-    return found or Verdict(False, f"{launcher} starts no pair of this MPI's processes")
+    if found is None:
+        text = f"{launcher} starts no pair of this MPI's processes"
+        return Verdict(False, text, tried=False)
+    return found
 
 
 def _attempt(
@@ -96,12 +102,14 @@ def _attempt(
         try:
             status = _run(command, output, variables, seconds)
         except OSError as error:
-            return Verdict(False, f"no process could be started ({error})")
+            text = f"no process could be started ({error})"
+            return Verdict(False, text, tried=False)
         started, found = _read(folder, "*.started"), _read(folder, "*.json")
         if launcher is not None and started != [ranks] * len(started or [0]):
             return None
         text = output.read_text(errors="replace")
-        return replace(_judge(status, found, ranks, _last_line(text)), output=text)
+        verdict = _judge(status, found, ranks, _last_line(text))
+        return replace(verdict, output=text, tried=bool(started))
 
 
 def _read(folder: str, pattern: str) -> list[Any]:
