@@ -1,0 +1,1 @@
+"""CUDA devices behind CuPy: which one a rank takes, and its queues."""

@@ -1,0 +1,175 @@
+"""One NVIDIA GPU as an `Accelerator`, behind CuPy.
+
+Written against CuPy 14 and 13; no device-wide synchronisation anywhere.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import cupy
+import numpy as np
+import numpy.typing as npt
+
+from acidmpi.arrays.accelerator import Event, Stream, address_of
+from acidmpi.arrays.flat import Array
+from acidmpi.errors import ConfigError
+
+HIGHEST_PRIORITY = -5
+"""Lower is sooner; CUDA takes the nearest that the device has."""
+
+
+class Gpu:
+    """One GPU.
+
+    Args:
+        index: among those that CUDA shows this process.
+        handle: the stream that the calling thread computes on, as CUDA's number; None
+            is CuPy's current one.
+    """
+
+    def __init__(self, index: int, handle: Callable[[], int] | None = None) -> None:
+        self.index = index
+        self._handle = handle
+        self._device = cupy.cuda.Device(index)
+        properties = cupy.cuda.runtime.getDeviceProperties(index)
+        self.name: str = _text(properties["name"])
+        self.uuid: str | None = uuid_text(properties.get("uuid"))
+        self._foreign: dict[int, Stream] = {}
+        """Streams made by others. CuPy would destroy such a stream together with the
+        object that stands for it, so these objects live as long as the GPU's."""
+        self._where: dict[int, tuple[Any, Any]] = {}
+
+    def caller(self) -> Stream:
+        """See `Accelerator`."""
+        if self._handle is None:
+            return cupy.cuda.get_current_stream(self.index)
+        handle = self._handle()
+        if handle == 0:
+            return cupy.cuda.Stream.null
+        found = self._foreign.get(handle)
+        if found is None:
+            with self._device:
+                found = self._foreign[handle] = _foreign_stream(handle, self.index)
+        return found
+
+    def stream(self) -> Stream:
+        """See `Accelerator`."""
+        with self._device:
+            return cupy.cuda.Stream(non_blocking=True, priority=HIGHEST_PRIORITY)
+
+    @contextmanager
+    def on(self, stream: Stream) -> Iterator[None]:
+        """See `Accelerator`."""
+        with self._device, stream:
+            yield
+
+    def record(self, stream: Stream) -> Event:
+        """See `Accelerator`."""
+        with self._device:
+            event = cupy.cuda.Event(disable_timing=True)
+            event.record(stream)
+        return event
+
+    def wait(self, stream: Stream, event: Event) -> None:
+        """See `Accelerator`."""
+        with self._device:
+            stream.wait_event(event)
+
+    def done(self, event: Event) -> bool:
+        """See `Accelerator`."""
+        return bool(event.done)
+
+    def empty(self, size: int, dtype: npt.DTypeLike) -> Array:
+        """See `Accelerator`.
+
+        Raises:
+            ConfigError: the device has not so much memory left.
+        """
+        try:
+            made: Array = cupy.empty(size, dtype)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise self._full(size * np.dtype(dtype).itemsize, error) from error
+        return made
+
+    def clear(self, array: Array, stream: Stream) -> None:
+        """See `Accelerator`."""
+        place: Any = array.data
+        with self._device:
+            place.memset_async(0, array.nbytes, stream)
+
+    def copy(self, destination: Array, origin: Array, stream: Stream) -> None:
+        """See `Accelerator`."""
+        runtime = cupy.cuda.runtime
+        to, from_ = address_of(destination), address_of(origin)
+        with self._device:
+            runtime.memcpyAsync(
+                to, from_, origin.nbytes, runtime.memcpyDefault, stream.ptr
+            )
+
+    def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        """See `Accelerator`."""
+        with self._device:
+            memory = cupy.cuda.alloc_pinned_memory(max(size_bytes, 1))
+        return np.frombuffer(memory, np.uint8, size_bytes)
+
+    def gather(self, array: Array, where: npt.NDArray[np.intp]) -> Array:
+        """See `Accelerator`; the places are copied to the device once."""
+        held, places = self._where.get(id(where), (None, None))
+        if held is not where:
+            places = cupy.asarray(where)
+            self._where[id(where)] = (where, places)
+        found: Array = array[places]
+        return found
+
+    def _full(self, wanted_bytes: int, error: BaseException) -> ConfigError:
+        with self._device:
+            free, total = cupy.cuda.runtime.memGetInfo()
+        return ConfigError(
+            f"{wanted_bytes / 2**20:.0f} MiB more must fit into the memory of GPU "
+            f"{self.index} ({self.name}), got {free / 2**20:.0f} MiB free of "
+            f"{total / 2**20:.0f} ({error}); use a smaller batch or model, fewer ranks "
+            "for each GPU, or method async, which holds no second copy"
+        )
+
+
+def _foreign_stream(handle: int, index: int) -> Stream:
+    if hasattr(cupy.cuda.Stream, "from_external"):
+        return cupy.cuda.Stream.from_external(_Handle(handle))
+    return cupy.cuda.ExternalStream(handle, index)
+
+
+class _Handle:
+    """A stream's number, in the way that CuPy asks for it."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._handle
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def uuid_text(raw: bytes | None) -> str | None:
+    """A GPU's UUID as `nvidia-smi -L` shows it, from its 16 bytes."""
+    if raw is None or len(raw) < 16:
+        return None
+    digits = bytes(raw)[:16].hex()
+    ends = (0, 8, 12, 16, 20, 32)
+    parts = [digits[i:j] for i, j in pairwise(ends)]
+    return "GPU-" + "-".join(parts)
+
+
+def view_of(owner: Any) -> Array:
+    """An array that shares the memory of `owner`, which presents the CUDA interface."""
+    shared: Array = cupy.asarray(owner)
+    return shared
+
+
+def is_bits(array: Any) -> bool:
+    """Whether an array is one of CuPy's."""
+    return isinstance(array, cupy.ndarray)

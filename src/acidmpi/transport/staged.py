@@ -1,0 +1,144 @@
+"""Device memory by way of page-locked host memory: for an MPI that knows no devices.
+
+A chunk goes device → host → message → host → device. Each way has a stream of its own, so
+that chunks in both directions and the message between them move at the same time:
+
+- *out* waits, on the device, for the snapshot, and copies it to the host;
+- the messages begin when that copy is over, asked and never waited for;
+- *in* copies what came to the device, and the stream that applies it waits, on the
+  device, for that copy.
+
+Nothing else needs an event. A slot's host memory is written again by messages that begin
+when the next copy out of the device is over; that copy waits for the stream, and the
+stream waits for the last copy into the device.
+"""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from acidmpi.arrays.accelerator import Accelerator, Event, Stream
+from acidmpi.transport.protocol import Array, Pending
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class _Slot:
+    """Page-locked memory of one transfer, both directions."""
+
+    def __init__(self, accelerator: Accelerator, size_bytes: int) -> None:
+        self.out = accelerator.pinned(size_bytes)
+        self.into = accelerator.pinned(size_bytes)
+
+
+class StagedPending:
+    """A transfer that may not have begun."""
+
+    __slots__ = ("_done", "_transport", "begun", "event", "peer", "receive", "slot")
+
+    def __init__(
+        self,
+        transport: "StagedTransport",
+        peer: int,
+        receive: Array,
+        slot: _Slot,
+        event: Event,
+    ) -> None:
+        self._transport = transport
+        self.peer, self.receive, self.slot, self.event = peer, receive, slot, event
+        self.begun: Pending | None = None
+        """The messages, once they are under way."""
+        self._done = False
+
+    def test(self) -> bool:
+        """Whether both messages are complete; begins what can begin.
+
+        What came is then in `receive` for all that the stream is given from now on.
+
+        Raises:
+            PeerFailed: MPI reports an error on either of them.
+        """
+        self._transport.advance()
+        if not self._done and self.begun is not None and self.begun.test():
+            self._transport.land(self)
+            self._done = True
+        return self._done
+
+
+class StagedTransport:
+    """Buffers in device memory, by copies in page-locked host memory.
+
+    Owned by the communication loop; no other thread may call it.
+
+    Args:
+        messages: moves host memory, such as a `HostTransport`.
+        accelerator: the device.
+        stream: where snapshots are taken and messages are applied.
+    """
+
+    name = "staged"
+
+    def __init__(self, messages: Any, accelerator: Accelerator, stream: Stream) -> None:
+        self._messages = messages
+        self._accelerator = accelerator
+        self._stream = stream
+        self._out, self._in = accelerator.stream(), accelerator.stream()
+        self._free: list[_Slot] = []
+        self._lost: list[StagedPending] = []
+        """Transfers of the dead: MPI may still use their memory."""
+        self._waiting: deque[StagedPending] = deque()
+        self._going: set[StagedPending] = set()
+
+    def post(self, peer: int, send: Array, receive: Array) -> StagedPending:
+        """Start both directions as soon as `send` holds what the stream will write."""
+        device, slot = self._accelerator, self._slot(send.nbytes)
+        device.wait(self._out, device.record(self._stream))
+        device.copy(slot.out[: send.nbytes].view(send.dtype), send, self._out)
+        event = device.record(self._out)
+        pending = StagedPending(self, peer, receive, slot, event)
+        self._waiting.append(pending)
+        self._going.add(pending)
+        self.advance()
+        return pending
+
+    def advance(self) -> None:
+        """Begin what can begin, in the order of posting.
+
+        Raises:
+            PeerFailed: the peer is known to be dead.
+        """
+        while self._waiting and self._accelerator.done(self._waiting[0].event):
+            first = self._waiting.popleft()
+            size, slot = first.receive.nbytes, first.slot
+            first.begun = self._messages.post(
+                first.peer, slot.out[:size], slot.into[:size]
+            )
+
+    def land(self, pending: StagedPending) -> None:
+        """The messages of a transfer have come: copy to the device, free the slot."""
+        device, receive, slot = self._accelerator, pending.receive, pending.slot
+        device.copy(receive, slot.into[: receive.nbytes].view(receive.dtype), self._in)
+        device.wait(self._stream, device.record(self._in))
+        self._going.discard(pending)
+        self._free.append(slot)
+
+    def drop(self) -> None:
+        """The peer of all that is pending has died: forget it, but keep its memory."""
+        self._lost.extend(self._going)
+        self._going.clear()
+        self._waiting.clear()
+        self._messages.drop()
+
+    def abandon(self) -> None:
+        """Cancel every receive still posted."""
+        self._waiting.clear()
+        self._messages.abandon()
+
+    def _slot(self, size_bytes: int) -> _Slot:
+        """The slot that has been free for longest, of those that are large enough."""
+        for index, slot in enumerate(self._free):
+            if slot.out.size >= size_bytes:
+                return self._free.pop(index)
+        return _Slot(self._accelerator, size_bytes)
