@@ -4,9 +4,13 @@ import json
 
 import pytest
 from mpi4py import MPI
+from support.instant_device import InstantDevice
 
 from acidmpi.doctor import messages
 from acidmpi.doctor.cli import main
+from acidmpi.doctor.options import DoctorOptions
+from acidmpi.doctor.staged import staged_messages
+from acidmpi.errors import ConfigError
 from acidmpi.transport.host import HostTransport
 
 COMM = MPI.COMM_WORLD
@@ -15,7 +19,7 @@ ARGUMENTS = ["--json", "--device", "cpu", "--size-bytes", "100000"]
 
 pytestmark = [
     pytest.mark.mpi,
-    pytest.mark.skipif(SIZE == 1, reason="a rank alone has processes made for it"),
+    pytest.mark.skipif(SIZE not in (2, 3), reason="pairs, and one that has no peer"),
 ]
 
 
@@ -54,3 +58,39 @@ def test_one_wrong_byte_at_one_rank_is_everyones_status(monkeypatch, capsys):
         finding = host_finding(text)
         assert finding["state"] == "bad"
         assert f"rank {SIZE // 2 * 2 - 1}: wrong bytes" in finding["told"]
+
+
+def staged(make):
+    options = DoctorOptions(size_bytes=100_003)
+    (finding,) = staged_messages(COMM, options, make)
+    return finding
+
+
+def test_staged_exchanges_are_compared():
+    device = InstantDevice()
+    finding = staged(lambda: device)
+    assert finding.state == "good"
+    if RANK < SIZE // 2 * 2:
+        assert device.copied_bytes >= 2 * 100_003
+
+
+class Spoils(InstantDevice):
+    """A planted fault: the first byte of each copy is lost."""
+
+    def copy(self, destination, origin, stream):
+        super().copy(destination, origin, stream)
+        destination[:1] ^= 0xFF
+
+
+def test_a_copy_that_spoils_a_byte_is_noticed_by_all():
+    finding = staged(Spoils if RANK == 1 else InstantDevice)
+    assert finding.state == "bad"
+    assert "arrived wrong" in finding.told
+
+
+def test_a_rank_without_a_device_leaves_nobody_waiting():
+    def refuses():
+        raise ConfigError("this GPU is full")
+
+    finding = staged(refuses if RANK == 1 else InstantDevice)
+    assert finding.told == "rank 1: this GPU is full"

@@ -51,6 +51,8 @@ BENCHMARKS = {
     "checkpoint": Benchmark(options.CheckpointOptions, "any number"),
     "iteration": Benchmark(options.IterationOptions, "any number"),
     "gpu-kernels": Benchmark(options.GpuKernelsOptions, "1"),
+    "gpu-exchange": Benchmark(options.GpuExchangeOptions, "2"),
+    "gpu-step": Benchmark(options.GpuStepOptions, "any number"),
 }
 
 

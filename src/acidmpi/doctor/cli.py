@@ -82,6 +82,14 @@ def examine(options: DoctorOptions, comm: Any) -> list[Finding]:
     return findings + _of_others(told, comm.rank)
 
 
+def _staged(comm: Any, options: DoctorOptions) -> list[Finding]:
+    from acidmpi.doctor.staged import gpu_of, staged_messages
+    from acidmpi.mpi.nodes import find_node
+
+    local_rank = find_node(comm, options.deadline_seconds).local_rank
+    return [*staged_messages(comm, options, lambda: gpu_of(local_rank))]
+
+
 def _of_others(told: list[list[Finding]], rank: int) -> list[Finding]:
     """What is bad on other ranks and not on this one."""
     mine = {(one.topic, one.name) for one in told[rank]}

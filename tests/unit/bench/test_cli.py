@@ -21,6 +21,9 @@ FROZEN = {
     "matrix-rank start-step density bits bucket-bytes warmup iterations repeats rounds "
     "deadline-seconds",
     "gpu-kernels": "sizes rounds",
+    "gpu-exchange": "size transport chunk-bytes rounds deadline-seconds",
+    "gpu-step": "depth batch-size image-size precision transport steps warmup rounds "
+    "deadline-seconds",
 }
 
 
