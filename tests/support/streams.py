@@ -7,6 +7,7 @@ real memory equal to its twin; what they do not is torn sooner or later.
 """
 
 import random
+import threading
 from collections import defaultdict, deque
 from contextlib import contextmanager
 
@@ -70,6 +71,8 @@ class World:
     def __init__(self, seed=0, eager=False):
         self.chance = random.Random(seed)
         self.eager = eager
+        self.lock = threading.RLock()
+        """Guards queues that are emptied at once, by whichever thread fills them."""
         self.queues = []
 
     def queue(self, name):
@@ -79,9 +82,10 @@ class World:
 
     def put(self, queue, *pieces):
         """A piece is a function; one that returns False is asked again."""
-        queue.work.extend(pieces)
-        if self.eager:
-            self.finish()
+        with self.lock:
+            queue.work.extend(pieces)
+            if self.eager:
+                self.finish()
 
     def step(self):
         """One piece of one queue, which is drawn; whether any has work."""
@@ -95,6 +99,8 @@ class World:
 
     def churn(self):
         """Whoever calls the device gives its queues some time, or none."""
+        if self.eager:
+            return
         for _ in range(self.chance.choice([0, 0, 1, 3, 10, 40])):
             if not self.step():
                 return
@@ -125,7 +131,7 @@ class Gpu:
         self.world, self.name, self.uuid = world, name, f"GPU-{name}"
         self.made = 0
         self.main = world.queue(f"{name} caller")
-        self.current = self.main
+        self.local = threading.local()
         self.left_out = None
         """`(what, where)`: a wait, or a question, that is left out: a planted fault."""
         self.used = set()
@@ -139,13 +145,18 @@ class Gpu:
         names = {1: "communication", 2: "out", 3: "in"}
         return self.world.queue(f"{self.name} {names[self.made]}")
 
+    @property
+    def current(self):
+        """As CuPy's: each thread has its own."""
+        return getattr(self.local, "stream", self.main)
+
     @contextmanager
     def on(self, stream):
-        before, self.current = self.current, stream
+        before, self.local.stream = self.current, stream
         try:
             yield
         finally:
-            self.current = before
+            self.local.stream = before
 
     def record(self, stream):
         event = Event(_word(stream))
@@ -229,6 +240,9 @@ class QueuedKernels:
 
     def __init__(self, kernels, device):
         self._kernels, self._device = kernels, device
+
+    def warm(self, dtypes, rules, x_tilde=True):
+        self._kernels.warm(dtypes, rules, x_tilde)
 
     def snapshot(self, x, x_tilde, out, weight):
         self._run("snapshot", (x, x_tilde, out), (), (weight,))

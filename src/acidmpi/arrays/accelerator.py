@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acidmpi.arrays.flat import Array
+from acidmpi.arrays.namespace import namespace_of
 
 Stream = Any
 Event = Any
@@ -100,8 +101,10 @@ def store(array: Any, values: Array) -> None:
     """Copy host `values` into an array, in either memory; waits for a device's."""
     if isinstance(array, np.ndarray):
         array[...] = values
-    else:
+    elif array.flags.c_contiguous:
         array.set(np.ascontiguousarray(values, array.dtype).reshape(array.shape))
+    else:
+        array[...] = namespace_of(array).asarray(values, array.dtype)
 
 
 class Buffers(tuple[Array, ...]):

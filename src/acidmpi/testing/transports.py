@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acidmpi.arrays.accelerator import Accelerator
 from acidmpi.clocks import WallClock
 from acidmpi.progress import Deadline, Pace, Steps, until
 from acidmpi.transport.protocol import Pending, Transport
@@ -104,3 +105,75 @@ def run_alone(side: Steps[None]) -> None:
     """Advance this rank's side; the other one runs elsewhere."""
     for _ in side:
         pass
+
+
+class Carried:
+    """A transport of device memory, run by routines whose arrays are in the host's.
+
+    Args:
+        transport: under test.
+        accelerator: the device.
+        stream: the one that the transport works with.
+    """
+
+    def __init__(
+        self, transport: Transport, accelerator: Accelerator, stream: Any
+    ) -> None:
+        self.name = transport.name
+        self._transport, self._accelerator = transport, accelerator
+        self._stream = stream
+
+    def post(
+        self, peer: int, send: NDArray[Any], receive: NDArray[Any]
+    ) -> "_CarriedPending":
+        """Copy `send` to the device first; see `Transport.post`."""
+        device, stream = self._accelerator, self._stream
+        room = device.pinned(send.nbytes).view(send.dtype)
+        room[...] = send
+        with device.on(stream):
+            there = device.empty(send.size, send.dtype)
+            into = device.empty(receive.size, receive.dtype)
+        device.copy(there, room, stream)
+        copied = device.record(stream)
+        pending = self._transport.post(peer, there, into)
+        return _CarriedPending(
+            device, stream, pending, receive, (room, there, into, copied)
+        )
+
+    def drop(self) -> None:
+        """See `Transport.drop`."""
+        self._transport.drop()
+
+    def abandon(self) -> None:
+        """See `Transport.abandon`."""
+        self._transport.abandon()
+
+
+class _CarriedPending:
+    """A transfer whose result comes back to host memory."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        stream: Any,
+        pending: Pending,
+        receive: NDArray[Any],
+        held: tuple[Any, ...],
+    ) -> None:
+        self._accelerator, self._stream = accelerator, stream
+        self._pending, self._receive = pending, receive
+        self._held = held
+        self._event: Any = None
+        self._done = False
+
+    def test(self) -> bool:
+        """See `Pending.test`."""
+        if self._event is None and self._pending.test():
+            room, _, into, _ = self._held
+            self._accelerator.copy(room, into, self._stream)
+            self._event = self._accelerator.record(self._stream)
+        if not self._done and self._event is not None:
+            self._done = self._accelerator.done(self._event)
+            if self._done:
+                self._receive[...] = self._held[0]
+        return self._done

@@ -13,9 +13,7 @@ from acidmpi.dynamics.coefficients import BASELINE, Coefficients, acid_coefficie
 from acidmpi.dynamics.governor import Governor
 from acidmpi.errors import AcidError
 from acidmpi.faults.drill import Drill
-from acidmpi.kernels import load
-from acidmpi.kernels.hyper import Add
-from acidmpi.mpi.collectives import agreeing, broadcast
+from acidmpi.mpi.collectives import broadcast
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import Node
 from acidmpi.mpi.reductions import Comm
@@ -24,7 +22,6 @@ from acidmpi.pairing.wire import Wire
 from acidmpi.telemetry.heartbeat import Heartbeat
 from acidmpi.telemetry.sketch import Sketcher
 from acidmpi.topology.graph import Topology
-from acidmpi.transport.host import HostTransport
 from acidmpi.worker.averaging import Averaging
 from acidmpi.worker.collecting import Collecting
 from acidmpi.worker.driver import InlineDriver, ThreadDriver
@@ -43,6 +40,7 @@ from acidmpi.worker.mortal_parts import (
 from acidmpi.worker.muster import Muster
 from acidmpi.worker.options import WorkerOptions
 from acidmpi.worker.partners import lag_rate, make_pairing
+from acidmpi.worker.place import Place
 from acidmpi.worker.pulse import Pulse
 from acidmpi.worker.recorder import Recorder
 from acidmpi.worker.state import RankState
@@ -122,33 +120,19 @@ def _solve(options: WorkerOptions, size: int) -> Graph:
     return Graph(topology, found.chi_1, found.chi_2, active)
 
 
-def warm_kernels(
-    comm: Comm,
-    node: Node,
-    options: WorkerOptions,
-    arrays: Sequence[Array],
-    rules: Sequence[Any],
-) -> None:
-    """Compile on one rank of each node first, so that the others find it on disk."""
-    dtypes = sorted({x.dtype for x in arrays}, key=str)
-    every = [*rules, Add()]  # mixing what no update covers adds zeros
-    for turn in (True, False):
-        with agreeing(comm, options.deadline_seconds):
-            if turn == (node.local_rank == 0):
-                load("cpu").warm(dtypes, every, x_tilde=options.method == "a2cid2")
-
-
 def assemble(
     comms: Communicators,
     arrays: Sequence[Array],
     options: WorkerOptions,
     graph: Graph,
-    node: Node,
+    where: tuple[Node, Place],
     metrics: Any,
     drill: Drill,
     keeping: Keeping | None = None,
 ) -> Parts:
     """Join the parts; local to this rank."""
+    node, place = where
+    site = place.site()
     clock = WallClock()
     rank, size = comms.control.rank, comms.control.size
     quota = _quota(options, size)
@@ -158,26 +142,28 @@ def assemble(
     )
     state = RankState(
         arrays,
-        load("cpu"),
+        place.kernels,
         units,
         accelerated=options.method == "a2cid2",
         ration=math.inf if options.logical else _coefficients(options, graph, 1.0).eta,
+        site=site,
     )
     recorder = Recorder(metrics, clock, units, ledger)
     tally = Tally(size, recorder)
     membership = Membership(rank, size, clock.now()) if options.fault_tolerant else None
     dead = membership.dead if membership else ()
     wire = drill.wire(make_wire(comms, dead, options))
-    transport = drill.transport(HostTransport(comms.data))
+    transport = drill.transport(place.make_transport(comms.data, site))
     hot = HOT_SECONDS if node.ranks_per_core <= 1 else 0.0
     exchanger = Exchanger(
         state,
         transport,
-        options.chunk_bytes,
+        place.chunk_bytes,
         clock,
         options.deadline_seconds,
         hot,
         dead,
+        place.depth,
     )
     active = None if graph.active is None else graph.active[rank]
     machine, demand = make_pairing(options, graph.topology, rank, units, ledger, active)

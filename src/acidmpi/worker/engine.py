@@ -25,7 +25,7 @@ from acidmpi.mpi.nodes import find_node
 from acidmpi.mpi.reductions import Comm
 from acidmpi.mpi.survival import alert, check_survivable
 from acidmpi.mpi.threads import check_thread_level
-from acidmpi.worker.assembly import Parts, assemble, shared_topology, warm_kernels
+from acidmpi.worker.assembly import Parts, assemble, shared_topology
 from acidmpi.worker.averaging import Average
 from acidmpi.worker.closing import anyone, average_survivors
 from acidmpi.worker.final import (
@@ -39,6 +39,7 @@ from acidmpi.worker.keeping import Keeping
 from acidmpi.worker.ledger import INTERRUPTED
 from acidmpi.worker.membership import Death
 from acidmpi.worker.options import WorkerOptions
+from acidmpi.worker.place import find_place
 from acidmpi.worker.statistics import WorkerStatistics
 
 Array = NDArray[Any]
@@ -84,8 +85,7 @@ class Engine:
         """What is to go wrong on this rank, usually nothing."""
         self._seconds = options.deadline_seconds
         self.rank, self.size = comm.rank, comm.size
-        self._spread = Spread(math.nan, math.nan)
-        self._drift = math.nan
+        self._spread, self._drift = Spread(math.nan, math.nan), math.nan
         self._reason = ""
         self._closed = False
         self._keeping = keeping
@@ -120,7 +120,7 @@ class Engine:
         graph = shared_topology(collective, options)
         node = find_node(collective, self._seconds)
         phase("kernels")
-        warm_kernels(collective, node, options, arrays, rules)
+        place = find_place(collective, node, options, arrays, rules)
         phase("parameters")
         broadcast_arrays(collective, common, self._seconds)
         phase("assemble")
@@ -130,7 +130,7 @@ class Engine:
                 arrays,
                 options,
                 graph,
-                node,
+                (node, place),
                 metrics,
                 self.drill,
                 self._keeping,

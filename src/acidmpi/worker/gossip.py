@@ -1,10 +1,11 @@
-"""Gossip for any NumPy array: no torch, no training loop assumed."""
+"""Gossip for any NumPy or CuPy array: no torch, no training loop assumed."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from acidmpi.arrays.accelerator import Accelerator, Buffers, is_on_device
 from acidmpi.errors import ConfigError
 from acidmpi.kernels.hyper import Add
 from acidmpi.mpi.communicators import told_to_all
@@ -12,6 +13,7 @@ from acidmpi.mpi.reductions import Comm
 from acidmpi.worker.engine import Engine
 from acidmpi.worker.keeping import Keeping
 from acidmpi.worker.participant import Participant, make_options
+from acidmpi.worker.place import here
 from acidmpi.worker.state import Update
 
 Array = NDArray[Any]
@@ -30,7 +32,8 @@ class Gossip(Participant):
 
     Args:
         x: any shape, C-contiguous, writable; float64, float32, float16, or uint16 for
-            the bits of bfloat16.
+            the bits of bfloat16. An array of CuPy's stays on its GPU; what the caller's
+            current stream does with it is in order with the exchanges.
         comm: an mpi4py intracommunicator; duplicated.
         metrics: a `telemetry.metrics.Metrics`, or None.
         keeping: checkpoints, or None for none.
@@ -56,13 +59,17 @@ class Gossip(Participant):
     ) -> None:
         with told_to_all(comm):
             chosen = make_options(options)
-            self._shape = np.shape(x)
+            self._shape = x.shape if is_on_device(x) else np.shape(x)
             self._x = _flat(x)
+            self._device = device_of(x)
         self._engine = Engine(
-            [self._x],
+            Buffers([self._x], self._device),
             comm,
             chosen,
-            signature={"array": f"{self._x.dtype}{list(self._shape)}"},
+            signature={
+                "array": f"{self._x.dtype}{list(self._shape)}",
+                "memory": "host" if self._device is None else "cuda",
+            },
             rules=[Add()],
             metrics=metrics,
             keeping=keeping,
@@ -95,36 +102,69 @@ class Gossip(Participant):
     def read(self) -> Array:
         """A copy of x as it is now, mixed to this moment, in its own shape."""
         parts = self._engine.parts
-        out = np.empty_like(self._x)
+        if self._device is None:
+            out = np.empty_like(self._x)
+        else:
+            with here(self._device):
+                out = self._device.empty(self._x.size, self._x.dtype)
         for chunk in parts.state.blocks:
-            parts.state.snapshot(chunk, out[chunk.start : chunk.stop])
+            parts.state.copy(chunk, out[chunk.start : chunk.stop])
         return out.reshape(self._shape)
 
     def close(self, error: BaseException | None = None) -> None:
         """Answer until all ranks have closed; then x is the global average."""
-        self._engine.close(error)
+        with here(self._device):
+            self._engine.close(error)
+        self._engine.parts.state.site.settle()
 
     def _checked(self, update: Array) -> Array:
-        if np.shape(update) != self._shape or update.dtype != self._x.dtype:
+        if is_on_device(update) != (self._device is not None):
+            raise ConfigError(
+                "an update must be in the same memory as x, got "
+                f"{type(update).__name__} beside {type(self._x).__name__}; make it there"
+            )
+        if tuple(update.shape) != self._shape or update.dtype != self._x.dtype:
             raise ConfigError(
                 f"an update must have x's form {self._x.dtype}{list(self._shape)}, got "
-                f"{update.dtype}{list(np.shape(update))}"
+                f"{update.dtype}{list(update.shape)}"
             )
-        return np.ascontiguousarray(update).reshape(-1)
+        whole: Array = update if update.flags.c_contiguous else update.copy()
+        return whole.reshape(-1)
 
 
-def _flat(x: Array) -> Array:
+def device_of(x: Array) -> Accelerator | None:
+    """The device that holds `x`, and the caller's stream as CuPy has it; None: the host.
+
+    Raises:
+        ConfigError: the device cannot be used.
+    """
+    if not is_on_device(x):
+        return None
+    from acidmpi.arrays.cuda.choice import make_gpu
+
+    where: Any = x.device
+    found: Accelerator = make_gpu(where.id)
+    return found
+
+
+def _flat(x: Any) -> Array:
     """A one-dimensional view, so that changes are seen in `x`."""
-    if not isinstance(x, np.ndarray):
-        raise ConfigError(f"x must be a NumPy array, got {type(x).__name__}")
+    if not isinstance(x, np.ndarray) and not is_on_device(x):
+        raise ConfigError(f"x must be a NumPy or CuPy array, got {type(x).__name__}")
+    if "torch" in type(x).__module__:
+        raise ConfigError(
+            "x must be a NumPy or CuPy array, got a tensor; pass cupy.asarray(tensor) "
+            "for the same memory, or use acidmpi.Worker"
+        )
     if x.dtype not in (np.float64, np.float32, np.float16, np.uint16):
         raise ConfigError(
             "x must be float64, float32, float16, or uint16 for the bits of bfloat16, "
             f"got {x.dtype}"
         )
-    if not (x.flags.c_contiguous and x.flags.writeable):
+    if not (x.flags.c_contiguous and getattr(x.flags, "writeable", True)):
         raise ConfigError(
             "x must be C-contiguous and writable, because it is changed in place; pass "
             "numpy.ascontiguousarray(x) and read the result from there"
         )
-    return x.reshape(-1)
+    flat: Array = x.reshape(-1)
+    return flat

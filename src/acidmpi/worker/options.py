@@ -11,6 +11,8 @@ from acidmpi.faults.plan import Plan
 Method = Literal["a2cid2", "async", "adpsgd"]
 Pairing = Literal["handshake", "confirmed", "schedule", "fifo"]
 ProgressChoice = Literal["thread", "inline"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+TransportChoice = Literal["auto", "host", "device", "staged"]
 
 MAX_LAG = 16
 """Exchanges come by chance: less would make ranks wait where none has to."""
@@ -58,7 +60,18 @@ class WorkerOptions:
     """How long a wait for others may see no progress before the run fails."""
 
     chunk_bytes: int = 1 << 20
-    """Size of the pieces in which parameters travel."""
+    """Size of the pieces in which parameters in host memory travel."""
+
+    staging_bytes: int = 64 << 20
+    """Memory of a GPU in which pieces wait to be sent or applied, beside x̃."""
+
+    device: DeviceChoice = "auto"
+    """Where the parameters must be; `auto` takes them where they are."""
+
+    transport: TransportChoice = "auto"
+    """How parameters travel: `host` for those in host memory; for a GPU's `device` (MPI
+    reads and writes its memory), `staged` (by page-locked host memory), or the best that
+    works."""
 
     average_every: int | None = None
     """Gradients of all ranks between two averages handed to rank 0; None: none."""
@@ -71,7 +84,7 @@ class WorkerOptions:
     """What is to go wrong, for drills: see docs/faults_to_order.md."""
 
     def __post_init__(self) -> None:
-        for name in ("method", "pairing", "progress"):
+        for name in ("method", "pairing", "progress", "device", "transport"):
             _check_choice(name, getattr(self, name))
         if not isinstance(self.fault_tolerant, bool):
             raise ConfigError(
@@ -80,9 +93,9 @@ class WorkerOptions:
         for name in ("total_gradients", "unit_seconds", "average_every"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
-        for name in ("deadline_seconds", "chunk_bytes"):
+        for name in ("deadline_seconds", "chunk_bytes", "staging_bytes"):
             _check_positive(name, getattr(self, name))
-        for name in ("chunk_bytes", "seed"):
+        for name in ("chunk_bytes", "staging_bytes", "seed"):
             _check_whole(name, getattr(self, name))
         for name in ("comm_rate", "safety", "seed"):
             _check_finite(name, getattr(self, name), 0.0)

@@ -8,7 +8,7 @@ Guarantees:
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -59,6 +59,9 @@ class Layout(NamedTuple):
     buffers: tuple[tuple[torch.dtype, int], ...]
     """Type and number of elements of each buffer."""
 
+    device: torch.device
+    """Where all of them are."""
+
     places: tuple[Place, ...]
     """In order of their position."""
 
@@ -77,6 +80,26 @@ def lay_out(named_parameters: Named, groups: Groups) -> Layout:
         groups: the parameters of each optimizer group, in the optimizer's order.
     """
     return _Planner(named_parameters, groups).layout()
+
+
+def one_device(devices: Mapping[str, torch.device]) -> torch.device:
+    """The device that all parameters are on.
+
+    Args:
+        devices: by name of the parameter.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    first, *others = dict.fromkeys(devices.values())
+    if others:
+        name = next(n for n, device in devices.items() if device == others[0])
+        raise ConfigError(
+            "trainable parameters must be on one device, got "
+            f"{next(iter(devices))!r} on {first} and {name!r} on {others[0]}; move the "
+            "whole model by model.to(...): one rank trains on one device"
+        )
+    return first
 
 
 def dense_strides(tensor: Tensor) -> tuple[int, ...]:
@@ -114,6 +137,7 @@ class _Planner:
         self._group = {p: g for g, group in enumerate(groups) for p in group}
         self._trained = [p for p in self._group if p.requires_grad]
         self._check_supported()
+        self._device = one_device({self._names[p][0]: p.device for p in self._trained})
         self._tenants: dict[tuple[object, ...], list[Tensor]] = {}
         for parameter in self._names:
             self._tenants.setdefault(_memory(parameter), []).append(parameter)
@@ -128,6 +152,7 @@ class _Planner:
         left = {names[0]: p for p, names in self._names.items() if p not in placed}
         return Layout(
             tuple((dtype, sizes[k]) for k, dtype in enumerate(self._dtypes())),
+            self._device,
             places,
             {name: p for name, p in left.items() if not p.requires_grad},
             {name: p for name, p in left.items() if p.requires_grad},
@@ -187,7 +212,7 @@ class _Planner:
                 kind = (parameter.dtype, parameter.layout, parameter.device)
                 raise ConfigError(
                     "trainable parameters must be plain dense tensors of real numbers "
-                    "of 16, 32 or 64 bits on the CPU, got "
+                    "of 16, 32 or 64 bits on the CPU or a CUDA GPU, got "
                     f"{self._names[parameter][0]!r} ({', '.join(map(str, kind))})"
                 )
         if not self._trained:
@@ -214,6 +239,6 @@ def _is_supported(parameter: Tensor) -> bool:
     return (
         type(parameter.data) is Tensor
         and parameter.layout is torch.strided
-        and parameter.device.type == "cpu"
+        and parameter.device.type in ("cpu", "cuda")
         and parameter.dtype in DTYPES
     )

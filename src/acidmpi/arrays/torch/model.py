@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from acidmpi.arrays.flat import Array, FlatBuffer, Run, Segment, merge
+from acidmpi.arrays.torch.devices import accelerator_for
 from acidmpi.arrays.torch.layout import Groups, Named, lay_out
 from acidmpi.arrays.torch.views import (
     Resident,
@@ -55,10 +56,12 @@ class FlatModel:
         self.untrained = layout.untrained
         """Parameters that require a gradient but are in no group; not exchanged."""
         self.values = tuple(
-            torch.empty(size, dtype=dtype, device="cpu")
+            torch.empty(size, dtype=dtype, device=layout.device)
             for dtype, size in layout.buffers
         )
         """The buffers as tensors."""
+        self.accelerator = accelerator_for(layout.device)
+        """The device that holds them, or None for host memory."""
         self.gradients = tuple(torch.zeros_like(flat) for flat in self.values)
         """Their gradients as tensors."""
         self._residents = [
@@ -69,7 +72,7 @@ class FlatModel:
         self._names = {r.parameter: r.name for r in self._residents}
         self._names |= {p: n for n, p in (self.frozen | self.untrained).items()}
         self.buffers = tuple(self._describe(k) for k in range(len(self.values)))
-        """The buffers as NumPy arrays, with their groups and names."""
+        """The buffers as arrays of NumPy or CuPy, with their groups and names."""
         self.active = [False] * len(self.places)
         """For each place, whether it has a gradient."""
         self.active_segments: tuple[Run, ...] = ()

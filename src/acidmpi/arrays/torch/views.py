@@ -9,12 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acidmpi.arrays.accelerator import is_on_device
 from acidmpi.arrays.flat import Array, View
+from acidmpi.arrays.torch.devices import shared_array, shared_tensor
 from acidmpi.arrays.torch.layout import Place, dense_strides
 
 
 def as_array(flat: Tensor) -> Array:
-    """The same memory for NumPy, which knows bfloat16 as uint16."""
+    """The same memory for NumPy, or for CuPy, which know bfloat16 as uint16."""
+    if flat.is_cuda:
+        return shared_array(flat)
     if flat.dtype is torch.bfloat16:
         return flat.view(torch.int16).numpy().view(np.uint16)
     array: Array = flat.numpy()
@@ -23,6 +27,8 @@ def as_array(flat: Tensor) -> Array:
 
 def as_tensor(array: Array) -> Tensor:
     """The same memory for torch, which knows uint16 as bfloat16."""
+    if is_on_device(array):
+        return shared_tensor(array)
     if array.dtype == np.uint16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

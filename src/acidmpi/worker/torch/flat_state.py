@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from acidmpi.arrays.accelerator import store
 from acidmpi.arrays.flat import Array
 from acidmpi.arrays.torch.model import FlatModel
 from acidmpi.arrays.torch.views import as_array, view_like, wide
@@ -67,7 +68,7 @@ class FlatState:
         if state["flats"]:
             for mine, saved in zip(self._allocated(), state["flats"], strict=True):
                 for flat, array in zip(mine, saved, strict=True):
-                    as_array(flat)[...] = array
+                    store(as_array(flat), array)
         self.ages[...] = state["ages"]
         self.expose(np.flatnonzero(self.ages).tolist())
 

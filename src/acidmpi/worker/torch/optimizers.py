@@ -192,7 +192,9 @@ class GenericOptimizer:
         """Room for x as it was, in the precision of x̃; empty where there is no x̃."""
         if not self._scratch:
             self._scratch = tuple(
-                torch.empty(0 if t is None else x.numel(), dtype=wide(x.dtype))
+                torch.empty(
+                    0 if t is None else x.numel(), dtype=wide(x.dtype), device=x.device
+                )
                 for x, t in zip(self._model.values, x_tilde, strict=True)
             )
         return self._scratch

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
+from acidmpi.arrays.accelerator import Buffers, store
 from acidmpi.arrays.torch import FlatModel
 from acidmpi.arrays.torch.views import as_array, describe
 from acidmpi.errors import ConfigError, NonFiniteError
@@ -19,6 +20,7 @@ from acidmpi.worker.engine import Engine
 from acidmpi.worker.keeping import Keeping
 from acidmpi.worker.options import WorkerOptions
 from acidmpi.worker.participant import Participant, make_options
+from acidmpi.worker.place import here
 from acidmpi.worker.torch.optimizers import GenericOptimizer, fuse
 
 Array = NDArray[Any]
@@ -41,6 +43,9 @@ class Worker(Participant):
     Parameters of rank 0, frozen ones and buffers included, are handed to all at the
     start; when all have left the block, every rank holds the average of the parameters
     and of the floating-point buffers.
+
+    A model on a CUDA GPU stays there: its parameters move into buffers of that device, and
+    `step()` works in torch's current stream (docs/gpu.md).
 
     The parameters are live: an exchange may change them between a forward and a backward
     pass, as the theory has it.
@@ -91,9 +96,10 @@ class Worker(Participant):
                 None if self._fused else GenericOptimizer(optimizer, self._flat)
             )
         try:
-            self._prepare(keeping)
-            self._engine = self._start(comm, chosen, metrics, keeping)
-            self._restore_buffers(keeping)
+            with here(self._flat.accelerator):
+                self._prepare(keeping)
+                self._engine = self._start(comm, chosen, metrics, keeping)
+                self._restore_buffers(keeping)
         except BaseException:
             self._release()
             raise
@@ -112,7 +118,10 @@ class Worker(Participant):
         keeping: Keeping | None,
     ) -> Engine:
         return Engine(
-            [buffer.values for buffer in self._flat.buffers],
+            Buffers(
+                [buffer.values for buffer in self._flat.buffers],
+                self._flat.accelerator,
+            ),
             comm,
             options,
             signature=self._signature(),
@@ -174,7 +183,7 @@ class Worker(Participant):
         """
         optimizer = self._fused or self._generic
         assert optimizer is not None
-        buffers = [as_array(b.detach()).copy() for b in self._module.buffers()]
+        buffers = [as_array(b.detach().clone()) for b in self._module.buffers()]
         return {"optimizer": optimizer.state(), "buffers": buffers}
 
     def _prepare(self, keeping: Keeping | None) -> None:
@@ -192,7 +201,7 @@ class Worker(Participant):
         if keeping is not None and keeping.saved is not None:
             saved = keeping.saved.part["caller"]["learned"]["buffers"]
             for buffer, array in zip(self._module.buffers(), saved, strict=True):
-                as_array(buffer.detach())[...] = array
+                store(as_array(buffer.detach()), array)
 
     def load_average(self, average: Average, other: nn.Module) -> None:
         """Write an average into `other`, a model of the same architecture."""
@@ -213,7 +222,9 @@ class Worker(Participant):
             ConfigError: the model has left the buffers meanwhile, as `model.to()` does.
         """
         try:
-            self._engine.close(error, self._float_buffers())
+            with here(self._flat.accelerator):
+                self._engine.close(error, self._float_buffers())
+            self._engine.parts.state.site.settle()
             if error is None and not self._released:
                 self._flat.check_views(self._module.named_parameters())
         finally:
@@ -263,7 +274,8 @@ class Worker(Participant):
             for name, tensor in self._module.named_buffers()
         }
         kind = type(self._optimizer).__name__
-        choices = {"optimizer": kind, "nonfinite": self._nonfinite}
+        memory = "host" if self._flat.accelerator is None else "cuda"
+        choices = {"optimizer": kind, "nonfinite": self._nonfinite, "memory": memory}
         return {**self._flat.signature(), **buffers, **choices}
 
     def _common(self) -> list[Array]:

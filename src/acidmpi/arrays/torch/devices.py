@@ -1,0 +1,53 @@
+"""Tensors of a CUDA device and CuPy: one memory, seen by both.
+
+torch owns it. CuPy sees it through `__cuda_array_interface__`, which orders no streams:
+that is what turns are for (`arrays.site`).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from acidmpi.arrays.accelerator import Accelerator
+from acidmpi.arrays.cuda.choice import import_cupy, make_gpu
+from acidmpi.arrays.flat import Array
+
+
+def accelerator_for(device: torch.device) -> Accelerator | None:
+    """The device behind its queues; its caller's stream is torch's current one.
+
+    Raises:
+        ConfigError: CuPy cannot use it.
+    """
+    if device.type == "cpu":
+        return None
+    index = torch.cuda.current_device() if device.index is None else device.index
+
+    def current() -> int:
+        return int(torch.cuda.current_stream(index).cuda_stream)
+
+    found: Accelerator = make_gpu(index, current)
+    return found
+
+
+def shared_array(tensor: Tensor) -> Array:
+    """A CuPy array on the memory of a CUDA tensor; bfloat16 becomes uint16.
+
+    Raises:
+        ConfigError: there is no CuPy.
+    """
+    import_cupy()
+    from acidmpi.arrays.cuda.gpu import view_of
+
+    # The interface knows no bfloat16: let it see whole numbers of the same width.
+    tensor = tensor.detach()
+    if tensor.dtype is torch.bfloat16:
+        return view_of(tensor.view(torch.int16)).view(np.uint16)
+    return view_of(tensor)
+
+
+def shared_tensor(array: Array) -> Tensor:
+    """A tensor on the memory of a CuPy array; uint16 becomes bfloat16."""
+    if array.dtype == np.uint16:
+        return torch.as_tensor(array.view(np.int16), device="cuda").view(torch.bfloat16)
+    return torch.as_tensor(array, device="cuda")
