@@ -72,6 +72,7 @@ class DeviceSite:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
+        self.name, self.uuid = accelerator.name, accelerator.uuid
         self.stream = accelerator.stream()
         """The communication loop's."""
         self._compute, self._communicate = _Side(), _Side()

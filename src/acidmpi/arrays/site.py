@@ -37,6 +37,12 @@ class Fetch(Protocol):
 class Site(Protocol):
     """Host memory, or a device."""
 
+    name: str
+    """What the summary calls it."""
+
+    uuid: str | None
+    """Tells a device from all others."""
+
     block_bytes: int
     """Size of the pieces in which work on all of x is done."""
 
@@ -97,6 +103,8 @@ class _Here:
 class HostSite:
     """Host memory: work is done when a call returns, and the lock is the turn."""
 
+    name = "cpu"
+    uuid: str | None = None
     block_bytes = HOST_BLOCK_BYTES
 
     def computing(self, lock: Any) -> Turn:

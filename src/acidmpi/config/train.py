@@ -130,11 +130,14 @@ class TrainConfig:
     """Who drives communication: a thread, or the training loop itself; together with
     --pairing schedule, inline makes a run repeatable bit for bit."""
 
-    transport: Literal["auto", "host"] = "auto"
-    """How parameters travel: through host memory; auto takes the best way there is."""
+    transport: Literal["auto", "host", "device", "staged"] = "auto"
+    """How parameters travel: from host memory (host); from a GPU's, which MPI itself
+    reads and writes (device), or by way of host memory (staged); auto takes the best way
+    there is."""
 
-    device: Literal["auto", "cpu"] = "auto"
-    """Where gradients are computed; auto takes the best device there is."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where gradients are computed; auto takes a GPU where there is one that this run
+    can use."""
 
     batch_size: Annotated[int | None, at_least(1)] = None
     """Samples of one gradient on one rank; by default the task's own."""

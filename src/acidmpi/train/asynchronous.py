@@ -194,6 +194,7 @@ def worker_options(config: TrainConfig, plan: Plan) -> dict[str, Any]:
         "method": config.method,
         "total_gradients": plan.total_gradients,
         "pairing": config.pairing,
+        "transport": config.transport,
         "progress": config.progress,
         "max_lag": config.max_lag,
         "safety": config.safety,

@@ -42,6 +42,9 @@ class Setting:
     kept: Kept | None = None
     """Checkpoints, or None for none."""
 
+    device: int | None = None
+    """Index of this rank's GPU; None is the CPU."""
+
 
 class NetworkBase:
     """Trains the model of a torch task.
@@ -53,7 +56,9 @@ class NetworkBase:
 
     def __init__(self, given: Setting, *, fused: bool = False) -> None:
         self._config = given.config
-        self._network = Network(given.task, given.plan, fused=fused)
+        self._network = Network(
+            given.task, given.plan, fused=fused, device=given.device
+        )
         order_faults(self._network, "backward", given.config, given.comm)
 
     def mourn(self, dead: Collection[int]) -> None:

@@ -40,6 +40,9 @@ class Figures:
     eta: float | None = None
     alpha_tilde: float | None = None
     transport: str | None = None
+    device: str = "cpu"
+    """Where this rank computes, and which one of its kind that is."""
+    device_uuid: str | None = None
     consensus_distance: float | None = None
     mean_drift: float | None = None
     train_loss: float | None = None

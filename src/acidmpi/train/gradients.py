@@ -25,14 +25,18 @@ class Network:
         task: a `TorchTask`.
         plan: has the recipe.
         fused: the optimizer is for a `Worker`, which fuses it.
+        device: index of the GPU that the model is for; None is the CPU.
     """
 
-    def __init__(self, task: Any, plan: Plan, *, fused: bool) -> None:
+    def __init__(
+        self, task: Any, plan: Plan, *, fused: bool, device: int | None = None
+    ) -> None:
         from acidmpi.tasks.optimizer import make_sgd
 
         recipe = plan.recipe
         self.batch_size = recipe.batch_size
-        self.model: Any = task.make_model()
+        self._device = device
+        self.model: Any = _moved(task.make_model(), device)
         self.optimizer: Any = make_sgd(
             self.model,
             lr=recipe.lr,
@@ -106,9 +110,19 @@ class Network:
     def spare(self) -> Any:
         """A second model with this one's parameters and buffers as they are now."""
         if self._spare is None:
-            self._spare = self._task.make_model()
+            self._spare = _moved(self._task.make_model(), self._device)
         self._spare.load_state_dict(self.model.state_dict())
         return self._spare
+
+
+def _moved(model: Any, device: int | None) -> Any:
+    """The model on its device, which is torch's current one from here on."""
+    if device is None:
+        return model
+    import torch
+
+    torch.cuda.set_device(device)
+    return model.to(f"cuda:{device}")
 
 
 def float_buffers(model: Any) -> list[Array]:

@@ -24,8 +24,8 @@ def rank_figures(statistics: Figures) -> RankFigures:
         statistics: its course's.
     """
     return RankFigures(
-        device="cpu",
-        device_uuid=None,
+        device=statistics.device,
+        device_uuid=statistics.device_uuid,
         gradients=statistics.gradients,
         exchanges=statistics.exchanges,
         control_messages=statistics.control_messages,

@@ -10,10 +10,11 @@ from typing import Any
 from acidmpi.clocks import Clock
 from acidmpi.config.train import OWN_FOLDER, TrainConfig
 from acidmpi.errors import AcidError, DataError, Interrupted, Preempted
+from acidmpi.mpi.nodes import Node
 from acidmpi.tasks.registry import load_task, task_defaults
 from acidmpi.telemetry.metrics import MetricsWriter, forget_after
 from acidmpi.telemetry.summary import RankFigures
-from acidmpi.train import folder
+from acidmpi.train import devices, folder
 from acidmpi.train.archive import Archive
 from acidmpi.train.company import Company
 from acidmpi.train.compressors import check_compression
@@ -69,6 +70,7 @@ class Session:
         self._kept: Kept | None = None
         self._restart: Restart | None = None
         self._course: Course | None = None
+        self._device: int | None = None
 
     def run(self) -> None:
         """Do all of it; collective.
@@ -107,11 +109,16 @@ class Session:
         company = self._company
         self._config = resolve(self._config, task_defaults(self._config.task))
         company.together(lambda: check_compression(self._config))
-        self._share_cores()
+        node = self._share_cores()
         task = company.together(self._load)
         plan = company.together(
             lambda: make_plan(
                 self._config, task.samples_per_epoch, company.size, task.defaults.decays
+            )
+        )
+        self._device = company.together(
+            lambda: devices.choose(
+                self._config, node.local_rank, has_model=task.defaults.uses_torch
             )
         )
         self._restart = find(self._config, company)
@@ -128,9 +135,10 @@ class Session:
         self._watch.then(self._hurry)
         return task, plan
 
-    def _share_cores(self) -> None:
+    def _share_cores(self) -> Node:
         node = self._company.node()
         limit_threads(threads_per_rank(node.cores, node.local_size))
+        return node
 
     def _load(self) -> Any:
         self._watch.check()
@@ -172,7 +180,7 @@ class Session:
         self._watch.check()
         comm = self._company.comm
         trainer = make_trainer(
-            task, comm, self._config, plan, self._metrics, self._kept
+            task, comm, self._config, plan, self._metrics, self._kept, self._device
         )
         trainer.course.watch_stalls(StallTeller(folder.RunFolder(self._place).stalls))
         self._course = trainer.course

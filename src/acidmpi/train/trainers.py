@@ -16,6 +16,7 @@ def make_trainer(
     plan: Plan,
     metrics: Any,
     kept: Kept | None = None,
+    device: int | None = None,
 ) -> Trainer:
     """The trainer of this run; collective over `comm`.
 
@@ -26,6 +27,7 @@ def make_trainer(
         plan: the work.
         metrics: where events are recorded.
         kept: checkpoints, or None for none.
+        device: index of this rank's GPU; None is the CPU.
 
     Raises:
         AcidError: it cannot be made here, or not on another rank.
@@ -36,7 +38,7 @@ def make_trainer(
     else:
         kinds = _synchronous_network() if has_model else _synchronous_vector()
         kind = kinds[config.method]
-    trainer: Trainer = kind(Setting(task, comm, config, plan, metrics, kept))
+    trainer: Trainer = kind(Setting(task, comm, config, plan, metrics, kept, device))
     return trainer
 
 

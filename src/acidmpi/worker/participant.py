@@ -1,6 +1,7 @@
 """What `Worker` and `Gossip` have in common: an engine, and how callers see it."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -82,7 +83,9 @@ class Participant(ABC):
 
     def statistics(self) -> WorkerStatistics:
         """What has happened so far."""
-        return self._engine.statistics()
+        site = self._engine.parts.state.site
+        told = self._engine.statistics()
+        return replace(told, device=site.name, device_uuid=site.uuid)
 
 
 def make_options(options: dict[str, Any]) -> WorkerOptions:

@@ -56,5 +56,10 @@ class WorkerStatistics:
     stop_reason: str
     """finished, interrupted or failed."""
 
+    device: str = "cpu"
+    """Where the parameters are."""
+    device_uuid: str | None = None
+    """Tells a GPU from all others."""
+
     deaths: tuple[Death, ...] = ()
     """Ranks that this one knows to have died, in the order of the news."""

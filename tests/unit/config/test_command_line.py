@@ -72,7 +72,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         (["--batch-size", "1.5"], "--batch-size must be a whole number"),
         (["--max-lag", "-1"], "--max-lag must be"),
         (["--method", "asynch"], "did you mean 'async'?"),
-        (["--device", "cuda"], "--device must be one of auto, cpu, got 'cuda'"),
+        (["--device", "gpu"], "--device must be one of auto, cpu, cuda, got 'gpu'"),
         (["--epoch", "3"], "unknown option --epoch; did you mean '--epochs'?"),
         (["--overwrite=maybe"], "--overwrite"),
     ],

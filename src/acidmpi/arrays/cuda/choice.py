@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from acidmpi.errors import ConfigError
@@ -71,8 +73,6 @@ def import_cupy() -> Any:
             f"device cuda needs a CuPy that can be imported, got: {error}; install one "
             "that fits CUDA here: acidmpi[cuda13] or acidmpi[cuda12], never both"
         ) from error
-    import sys
-
     return sys.modules["cupy"]
 
 
@@ -110,3 +110,13 @@ def make_gpu(index: int, handle: Callable[[], int] | None = None) -> Any:
     from acidmpi.arrays.cuda.gpu import Gpu
 
     return Gpu(index, handle)
+
+
+def uuid_text(raw: bytes | None) -> str | None:
+    """A GPU's UUID as `nvidia-smi -L` shows it, from its 16 bytes."""
+    if raw is None or len(raw) < 16:
+        return None
+    digits = bytes(raw)[:16].hex()
+    ends = (0, 8, 12, 16, 20, 32)
+    parts = [digits[i:j] for i, j in pairwise(ends)]
+    return "GPU-" + "-".join(parts)

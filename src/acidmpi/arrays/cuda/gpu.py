@@ -5,7 +5,6 @@ Written against CuPy 14 and 13; no device-wide synchronisation anywhere.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import cupy
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acidmpi.arrays.accelerator import Event, Stream, address_of
+from acidmpi.arrays.cuda.choice import uuid_text
 from acidmpi.arrays.flat import Array
 from acidmpi.errors import ConfigError
 
@@ -154,22 +154,7 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def uuid_text(raw: bytes | None) -> str | None:
-    """A GPU's UUID as `nvidia-smi -L` shows it, from its 16 bytes."""
-    if raw is None or len(raw) < 16:
-        return None
-    digits = bytes(raw)[:16].hex()
-    ends = (0, 8, 12, 16, 20, 32)
-    parts = [digits[i:j] for i, j in pairwise(ends)]
-    return "GPU-" + "-".join(parts)
-
-
 def view_of(owner: Any) -> Array:
     """An array that shares the memory of `owner`, which presents the CUDA interface."""
     shared: Array = cupy.asarray(owner)
     return shared
-
-
-def is_bits(array: Any) -> bool:
-    """Whether an array is one of CuPy's."""
-    return isinstance(array, cupy.ndarray)
