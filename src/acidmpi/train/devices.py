@@ -61,6 +61,6 @@ def _check_transport(config: TrainConfig, index: int | None) -> None:
 
 
 def _torch_has_cuda() -> bool:
-    import torch
+    from acidmpi.arrays.torch.devices import has_cuda
 
-    return torch.cuda.is_available()
+    return has_cuda()

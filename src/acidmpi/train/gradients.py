@@ -119,10 +119,9 @@ def _moved(model: Any, device: int | None) -> Any:
     """The model on its device, which is torch's current one from here on."""
     if device is None:
         return model
-    import torch
+    from acidmpi.arrays.torch.devices import move_to
 
-    torch.cuda.set_device(device)
-    return model.to(f"cuda:{device}")
+    return move_to(model, device)
 
 
 def float_buffers(model: Any) -> list[Array]:

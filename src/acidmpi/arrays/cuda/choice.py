@@ -4,7 +4,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 from acidmpi.errors import ConfigError
@@ -83,6 +82,8 @@ def check_version() -> None:
         built, driver = runtime.runtimeGetVersion(), runtime.driverGetVersion()
     except runtime.CUDARuntimeError as error:
         raise _no_gpu(str(error)) from error
+    if driver == 0:
+        raise _no_gpu("no CUDA driver")
     if built // 1000 > driver // 1000:
         raise ConfigError(
             f"CuPy must be built for the driver's CUDA, got CUDA {built // 1000} and a "
@@ -110,13 +111,3 @@ def make_gpu(index: int, handle: Callable[[], int] | None = None) -> Any:
     from acidmpi.arrays.cuda.gpu import Gpu
 
     return Gpu(index, handle)
-
-
-def uuid_text(raw: bytes | None) -> str | None:
-    """A GPU's UUID as `nvidia-smi -L` shows it, from its 16 bytes."""
-    if raw is None or len(raw) < 16:
-        return None
-    digits = bytes(raw)[:16].hex()
-    ends = (0, 8, 12, 16, 20, 32)
-    parts = [digits[i:j] for i, j in pairwise(ends)]
-    return "GPU-" + "-".join(parts)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acidmpi.arrays.accelerator import Event, Stream, address_of
-from acidmpi.arrays.cuda.choice import uuid_text
+from acidmpi.arrays.cuda.names import uuid_text
 from acidmpi.arrays.flat import Array
 from acidmpi.errors import ConfigError
 

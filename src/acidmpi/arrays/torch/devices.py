@@ -6,7 +6,7 @@ that is what turns are for (`arrays.site`).
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from acidmpi.arrays.accelerator import Accelerator
 from acidmpi.arrays.cuda.choice import import_cupy, make_gpu
@@ -51,3 +51,14 @@ def shared_tensor(array: Array) -> Tensor:
     if array.dtype == np.uint16:
         return torch.as_tensor(array.view(np.int16), device="cuda").view(torch.bfloat16)
     return torch.as_tensor(array, device="cuda")
+
+
+def has_cuda() -> bool:
+    """Whether torch can use a GPU here."""
+    return torch.cuda.is_available()
+
+
+def move_to(model: nn.Module, index: int) -> nn.Module:
+    """The model on a GPU, which is torch's current device from here on."""
+    torch.cuda.set_device(index)
+    return model.to(f"cuda:{index}")

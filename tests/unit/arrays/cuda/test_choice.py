@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from acidmpi.arrays.cuda import choice
-from acidmpi.arrays.cuda.choice import check_version, choose_device, uuid_text
+from acidmpi.arrays.cuda.choice import check_version, choose_device
+from acidmpi.arrays.cuda.names import uuid_text
 from acidmpi.errors import ConfigError
 
 
@@ -78,6 +79,9 @@ def test_a_cupy_for_a_newer_cuda_than_the_driver_is_refused(monkeypatch):
         check_version()
     fake_cupy(monkeypatch, built=12080, driver=13000)
     check_version()
+    fake_cupy(monkeypatch, driver=0)
+    with pytest.raises(ConfigError, match="got no CUDA driver"):
+        check_version()
 
 
 def test_a_word_that_is_no_device_is_refused():
