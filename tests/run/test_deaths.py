@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from support import mpirun
@@ -102,3 +103,12 @@ def test_an_mpi_that_does_not_survive_is_refused_at_once(tmp_path):
     assert result.returncode == 2
     assert "mpiexec --with-ft ulfm" in result.stderr
     assert "checkpoints" in result.stderr
+
+
+@pytest.mark.parametrize("known", ["soon", "late"])
+def test_last_words_of_the_dead_hide_nobody_elses(known):
+    """Of 4 ranks 2 die; those that live must be heard, before and after the news."""
+    script = Path(__file__).with_name("wire_of_mortals.py")
+    result = mpirun.run(4, [script, known], tolerant=True, timeout_seconds=40)
+    told = sorted(result.stdout.split("\n"))
+    assert told == ["", "heard True True", "order True"], result.stdout + result.stderr

@@ -49,6 +49,7 @@ BENCHMARKS = {
     "step": Benchmark(options.StepOptions, "1"),
     "idle": Benchmark(options.IdleOptions, "any number"),
     "checkpoint": Benchmark(options.CheckpointOptions, "any number"),
+    "fault-tolerance": Benchmark(options.FaultToleranceOptions, "2 or more"),
     "iteration": Benchmark(options.IterationOptions, "any number"),
     "gpu-kernels": Benchmark(options.GpuKernelsOptions, "1"),
     "gpu-exchange": Benchmark(options.GpuExchangeOptions, "2"),

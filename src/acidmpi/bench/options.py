@@ -350,3 +350,38 @@ class GpuStepOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaultToleranceOptions:
+    """What --fault-tolerant costs a training run in which nobody dies.
+
+    The same run without it takes turns with it; needs mpiexec --with-ft ulfm.
+    """
+
+    task: Literal["digits", "quadratic"] = "digits"
+    """What is trained."""
+
+    model: Literal["mlp", "cnn"] | None = None
+    """Which model of digits; by default mlp, with 9,000 parameters."""
+
+    gradients: Annotated[int, at_least(1)] = 300
+    """Of each rank in each turn."""
+
+    rounds: Annotated[int, at_least(1)] = 5
+    """Turns of each; one more is not counted."""
+
+    topology: str = "ring"
+    """Who may exchange with whom, as in `acidmpi.train`."""
+
+    comm_rate: Annotated[float, above(0)] = 1.0
+    """Exchanges that a rank takes part in per gradient, on average."""
+
+    seed: Annotated[int, at_least(0, below=2**32)] = 0
+    """Source of chance."""
+
+    deadline_seconds: Annotated[float, above(0)] = 60.0
+    """How long a wait for other ranks may take."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

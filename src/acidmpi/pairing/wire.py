@@ -6,8 +6,6 @@ posted; sends are kept until MPI has taken them. Order holds per sender, as MPI 
 
 import struct
 from collections import deque
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from mpi4py import MPI
@@ -160,77 +158,3 @@ class Wire:
     def _taken(self, request: MPI.Request) -> bool:
         """Whether MPI needs this message's memory no more."""
         return request.Test()
-
-
-class MortalWire(Wire):
-    """A wire among ranks of which some may die.
-
-    Messages to the dead are dropped. A posted receive from anybody would end with the
-    death of somebody, in Open MPI 5.0.11 at times without a word: here no receive is
-    posted, and arrivals are looked for.
-
-    Args:
-        comm: a communicator on which nobody else communicates.
-        largest_bytes: what may follow the header of a message.
-        is_death: whether an error of MPI tells of a death.
-        dead: ranks that are known to be dead; may grow.
-    """
-
-    def __init__(
-        self,
-        comm: MPI.Comm,
-        largest_bytes: int,
-        is_death: Callable[[MPI.Exception], bool],
-        dead: Container[int],
-    ) -> None:
-        super().__init__(comm, max(largest_bytes, LARGEST_TEXT_BYTES))
-        super().close()
-        self._is_death = is_death
-        self._dead = dead
-
-    def send(
-        self, peer: int, kind: int, notice: Notice, text: str = "", load: bytes = b""
-    ) -> None:
-        """Send one message to a rank that lives; never blocks."""
-        if peer not in self._dead:
-            with self._forgiving():
-                super().send(peer, kind, notice, text, load)
-
-    def close(self) -> None:
-        """Nothing is posted."""
-
-    def _expect(self) -> None:
-        """Nothing is posted."""
-
-    def _arrived(self) -> bool:
-        with self._forgiving():
-            # A probe that finds nothing makes MPI look for messages; the second one sees
-            # what has come by that, which would else wait for the next look.
-            if self._probe() or self._probe():
-                source = self._status.source
-                self._comm.Recv([self._buffer, MPI.BYTE], source, TAG, self._status)
-                return True
-        return False
-
-    def _probe(self) -> bool:
-        return self._comm.Iprobe(MPI.ANY_SOURCE, TAG, self._status)
-
-    def _taken(self, request: MPI.Request) -> bool:
-        try:
-            return request.Test()
-        except MPI.Exception as error:
-            self._forgive(error)
-            return True
-
-    @contextmanager
-    def _forgiving(self) -> Iterator[None]:
-        """Take note of a death; raise any other error."""
-        try:
-            yield
-        except MPI.Exception as error:
-            self._forgive(error)
-
-    def _forgive(self, error: MPI.Exception) -> None:
-        if not self._is_death(error):
-            raise error
-        self._comm.Ack_failed(self._comm.size)

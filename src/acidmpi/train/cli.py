@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None, comm: Any = None) -> int:
         ranks = _all_ranks(tolerant) if comm is None else comm
         status = _Command(ranks, watch).run(config, mistake)
     if tolerant and comm is None:
-        _bound_the_end()
+        _bound_the_end(ranks)
     return status
 
 
@@ -199,12 +199,13 @@ def _all_ranks(tolerant: bool) -> Any:
         return world()
 
 
-def _bound_the_end() -> None:
-    from acidmpi.mpi.survival import end_within
-    from acidmpi.train.start import END_SECONDS
+def _bound_the_end(comm: Any) -> None:
+    """MPI may wait for the dead when it ends: all is done, so do not wait long."""
+    from acidmpi.mpi.survival import Failures, end_within
+    from acidmpi.train.start import END_AFTER_DEATHS_SECONDS, END_SECONDS
 
     sys.stdout.flush()
-    end_within(END_SECONDS)
+    end_within(END_AFTER_DEATHS_SECONDS if Failures(comm).news() else END_SECONDS)
 
 
 def _company(comm: Any, config: TrainConfig | None) -> "Company":

@@ -1,6 +1,6 @@
 """The parts of a rank that differ where ranks may die; see `worker.mortal`."""
 
-from collections.abc import Container
+from collections.abc import Collection
 from typing import Any
 
 from acidmpi.clocks import Clock
@@ -8,7 +8,8 @@ from acidmpi.dynamics.coefficients import BASELINE, Coefficients, acid_coefficie
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import Node
 from acidmpi.mpi.survival import Failures, is_death
-from acidmpi.pairing.wire import LARGEST_TEXT_BYTES, MortalWire, Wire
+from acidmpi.pairing.mortal_wire import MortalWire
+from acidmpi.pairing.wire import LARGEST_TEXT_BYTES, Wire
 from acidmpi.telemetry.heartbeat import Heartbeat
 from acidmpi.worker.averaging import Averaging
 from acidmpi.worker.collecting import Collecting
@@ -27,7 +28,7 @@ MOST_HEARTBEAT_SECONDS = 2.0
 
 
 def make_wire(
-    comms: Communicators, dead: Container[int], options: WorkerOptions
+    comms: Communicators, dead: Collection[int], options: WorkerOptions
 ) -> Wire:
     """Control messages; those of survivors carry their heartbeats."""
     if not options.fault_tolerant:
