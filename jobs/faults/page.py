@@ -17,6 +17,7 @@ Hardware: {hardware}; {ranks} ranks.
   Each rank of `quadratic` has a function of its own, which dies with it: the loss is that
   of the survivors' functions, whose optimum the average has not reached after a death
   just before the end. *digits* are drawn from one set by all ranks.
+- *in spread*: runs whose loss is at most the highest of the undisturbed runs.
 - *news*: from the kill until the first survivor knew of it. *work*: from the kill until
   the last former neighbour had completed an exchange again. Seconds, medians over all
   deaths; the largest in brackets.
@@ -37,8 +38,8 @@ def deaths_table(lines: list[dict]) -> str:
     """One row for each task and number of deaths."""
     rows = [
         "| task | killed | runs | ended | loss, median (lowest, highest) | undisturbed "
-        "| ratio of medians | news | work |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| ratio of medians | news | work | in spread |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for task in sorted({line["task"] for line in lines}):
         calm = losses(chosen(lines, task, 0))
@@ -59,8 +60,15 @@ def deaths_row(task: str, kills: int, lines: list[dict], calm: list[float]) -> s
     news, work = (spread([pair[k] for pair in times], most=True) for k in (0, 1))
     return (
         f"| {task} | {kills} | {len(lines)} | {ended} | {spread(found)} | "
-        f"{spread(calm)} | {ratio} | {news} | {work} |"
+        f"{spread(calm)} | {ratio} | {news} | {work} | {within(found, calm)} |"
     )
+
+
+def within(found: list[float], calm: list[float]) -> str:
+    """How many losses are no larger than the largest of undisturbed runs."""
+    if not (found and calm):
+        return "–"
+    return f"{sum(loss <= max(calm) for loss in found)} of {len(found)}"
 
 
 def cost_table(lines: list[dict]) -> str:

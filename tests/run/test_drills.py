@@ -89,7 +89,7 @@ def test_the_page_has_losses_times_costs_and_every_failure():
     lines += [line(1, 2, None, status=None)]
     text = page(lines, 16)
     assert "| quadratic | 1 | 3 | 2 | 1.21 (1.21, 1.21) | 1.1 (1, 1.2) |" in text
-    assert "| 1.1000 | 0.5 (0.75) | 1.5 (2.25) |" in text
+    assert "| 1.1000 | 0.5 (0.75) | 1.5 (2.25) | 0 of 2 |" in text
     assert "| quadratic | 3 | 0.8 (0.8, 0.8) | 1 (1, 1) |" in text
     assert "`q-1-2-True`: ended by the drill" in text
     assert "nobody answered" in text

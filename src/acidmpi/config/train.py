@@ -178,6 +178,10 @@ class TrainConfig:
     this concentration (0.3 is uneven, 100 nearly even); by default all ranks share the
     whole set."""
 
+    heterogeneity: Annotated[float | None, at_least(0)] = None
+    """How far apart the minima of the ranks' own functions lie (--task quadratic), as a
+    standard deviation of their elements: 0 for one common function; by default 1."""
+
     subset: Annotated[int | None, at_least(1)] = None
     """Use only so many training samples; by default all of them."""
 

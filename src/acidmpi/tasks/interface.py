@@ -67,6 +67,9 @@ class TaskOptions:
     dirichlet: float | None = None
     """Concentration of a label-skewed share per rank; None: every rank holds all."""
 
+    heterogeneity: float | None = None
+    """How far apart the minima of the ranks' own functions lie, for the quadratic."""
+
     augment: bool = True
     subset: int | None = None
     """Train on this many samples and test on at most as many; None: on all."""
@@ -75,6 +78,12 @@ class TaskOptions:
         _positive("batch_size", self.batch_size)
         _positive("subset", self.subset)
         _positive("dirichlet", self.dirichlet)
+        if self.heterogeneity is not None and not 0 <= self.heterogeneity < float(
+            "inf"
+        ):
+            raise ConfigError(
+                f"heterogeneity must be at least 0 and finite, got {self.heterogeneity}"
+            )
         if self.seed < 0:
             raise ConfigError(f"seed must not be negative, got {self.seed}")
         if not 0 <= self.rank < self.size:

@@ -28,6 +28,9 @@ DEFAULTS = TaskDefaults(
     uses_torch=False,
 )
 
+HETEROGENEITY = 1.0
+"""Standard deviation, over ranks, of an element of their minima."""
+
 SAMPLES_PER_EPOCH = 1000
 """There are no samples to count; this makes the length of an epoch comparable."""
 
@@ -63,7 +66,7 @@ class Quadratic:
         batch_size: int = DEFAULTS.batch_size,
         dimension: int = 1000,
         condition: float = 10.0,
-        heterogeneity: float = 1.0,
+        heterogeneity: float = HETEROGENEITY,
         noise: float = 0.1,
         dtype: DTypeLike = np.float32,
     ) -> None:

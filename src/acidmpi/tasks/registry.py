@@ -41,6 +41,7 @@ def load_task(
     rank: int = 0,
     size: int = 1,
     dirichlet: float | None = None,
+    heterogeneity: float | None = None,
     augment: bool = True,
     subset: int | None = None,
 ) -> "TorchTask | Quadratic":
@@ -55,6 +56,8 @@ def load_task(
         rank: this rank.
         size: number of ranks.
         dirichlet: concentration of a label-skewed share per rank; None: all hold all.
+        heterogeneity: standard deviation, over ranks, of the elements of their minima, for
+            the quadratic.
         augment: change training images at random, where the task knows how.
         subset: train on this many samples and test on at most as many.
 
@@ -71,6 +74,7 @@ def load_task(
         rank=rank,
         size=size,
         dirichlet=dirichlet,
+        heterogeneity=heterogeneity,
         augment=augment,
         subset=subset,
     )
@@ -83,16 +87,23 @@ def _quadratic(options: TaskOptions) -> Quadratic:
             raise ConfigError(
                 f"task quadratic has no {option}, got {value!r}; leave it out"
             )
+    apart = options.heterogeneity
     return Quadratic(
         seed=options.seed,
         rank=options.rank,
         size=options.size,
         batch_size=options.batch_size or quadratic.DEFAULTS.batch_size,
+        heterogeneity=quadratic.HETEROGENEITY if apart is None else apart,
     )
 
 
 def _images(name: str, options: TaskOptions) -> "TorchTask":
     from acidmpi.tasks.classification import ClassificationTask
 
+    if options.heterogeneity is not None:
+        raise ConfigError(
+            f"task {name} has no heterogeneity, got {options.heterogeneity!r}; leave it "
+            "out, or give each rank its own data with dirichlet"
+        )
     module = _IMAGE_TASKS[name]
     return ClassificationTask(name, module.DEFAULTS, module.load(options), options)

@@ -152,6 +152,7 @@ class Session:
             rank=company.rank,
             size=company.size,
             dirichlet=config.dirichlet,
+            heterogeneity=config.heterogeneity,
             subset=config.subset,
         )
 

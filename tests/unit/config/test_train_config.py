@@ -45,6 +45,7 @@ WRONG = {
     "seed": [-1, 0.5, 2**32, None],
     "data_dir": [3, ""],
     "dirichlet": [0],
+    "heterogeneity": [-0.1, math.nan, math.inf],
     "subset": [0],
     "safety": [-0.1, 1.1, math.nan],
     "deadline_seconds": [0, math.inf],

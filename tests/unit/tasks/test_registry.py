@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from acidmpi.errors import ConfigError
@@ -44,6 +45,8 @@ def test_unknown_task_lists_the_known(ask):
         {"subset": 0},
         {"dirichlet": 0.0},
         {"dirichlet": float("nan")},
+        {"heterogeneity": -1.0},
+        {"heterogeneity": float("nan")},
         {"seed": -1},
         {"rank": 4, "size": 4},
         {"rank": -1, "size": 4},
@@ -60,6 +63,20 @@ def test_quadratic_refuses_what_it_would_ignore(name):
     value = {"model": "mlp", "dirichlet": 0.3, "subset": 5}[name]
     with pytest.raises(ConfigError, match=f"quadratic has no {name}"):
         load_task("quadratic", **{name: value})
+
+
+def test_heterogeneity_is_for_the_quadratic_alone():
+    with pytest.raises(ConfigError, match=r"digits has no heterogeneity, got 0\.5"):
+        load_task("digits", heterogeneity=0.5)
+
+
+@pytest.mark.parametrize("apart", [0.0, 3.0])
+def test_heterogeneity_sets_the_minima_apart(apart):
+    tasks = [
+        load_task("quadratic", heterogeneity=apart, rank=r, size=2) for r in (0, 1)
+    ]
+    spread = float(np.std(tasks[0]._own - tasks[1]._own)) / 2**0.5
+    assert spread == pytest.approx(apart, rel=0.1)
 
 
 def test_quadratic_is_built_for_its_rank():
