@@ -19,8 +19,7 @@ END_SECONDS = 10
 """How long MPI may take to end once all is done and written."""
 
 END_AFTER_DEATHS_SECONDS = 2
-"""The same where somebody has died: then it waits for ever once in ten times or so (Open
-MPI 5.0.11, three deaths of five)."""
+"""The same where somebody has died: then it waits for ever at times (Open MPI 5.0.11)."""
 
 LEAVE_SECONDS = 0.5
 """Between the message and the end of the process."""
