@@ -53,6 +53,10 @@ def once(kernels, dtype: str, length: int, shift: int) -> None:
         ):
             weight = 0.3 if companion is not None else 0.0
             kernels.apply_gradient(x, companion, gradient, state, weight, hyper)
+            word = cupy.zeros(1, "uint64")
+            kernels.find_nonfinite(gradient, word, 0)
+            told = kernels.unless(word)
+            told.apply_gradient(x, companion, gradient, state, weight, hyper)
     kernels.apply_exchange(x, x_tilde, x, x_tilde, 0.01, -0.01)
 
 

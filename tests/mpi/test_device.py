@@ -3,13 +3,20 @@
 The stand-in's addresses are real ones, so MPI can be given them as it would be a GPU's.
 """
 
+import time
+from collections import Counter
+
 import numpy as np
 import pytest
+import torch
 from mpi4py import MPI
+from support.guarded import GuardedHost
+from support.instant_device import InstantDevice
 from support.streams import Gpu, QueuedKernels, World
+from torch import nn
 
 import acidmpi
-from acidmpi.errors import ConfigError
+from acidmpi.errors import ConfigError, NonFiniteError, RemoteError
 from acidmpi.kernels import load
 from acidmpi.testing.test_transports import turns
 from acidmpi.testing.transports import CONTRACT, Carried, run_alone
@@ -89,3 +96,73 @@ def test_gossip_of_device_arrays_ends_in_the_average(kind, method, presented, co
 def test_host_arrays_do_not_take_a_transport_for_devices(comm):
     with pytest.raises(ConfigError, match="take transport host or auto"):
         acidmpi.Gossip(np.zeros(3), comm=comm, topology="complete", transport="staged")
+
+
+class LateDevice(InstantDevice):
+    """Says that its work is done when it is asked for the third time."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = Counter()
+
+    def record(self, stream):
+        return object()
+
+    def done(self, event):
+        self.asked[event] += 1
+        return self.asked[event] > 2
+
+
+@pytest.fixture(name="model")
+def model_on_a_device(monkeypatch):
+    """A model that `Worker` takes for one on a GPU; nobody may look at its gradients."""
+    monkeypatch.setattr(
+        "acidmpi.arrays.torch.model.accelerator_for", lambda _: LateDevice()
+    )
+    kernels = GuardedHost(load("cpu"))
+    monkeypatch.setattr("acidmpi.worker.place.load", lambda name: kernels)
+    monkeypatch.setattr(
+        "acidmpi.transport.choice.choose",
+        lambda asked, comm, device: Choice("staged", "asked for"),
+    )
+    monkeypatch.delattr("acidmpi.arrays.torch.FlatModel.gradients_finite")
+    return nn.Linear(3, 2).double()
+
+
+LAST = MPI.COMM_WORLD.size - 1
+
+
+def train(model, comm, bad, gradients, **options):
+    """Gradients that are all ones, but NaN in some of the last rank's."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    worker = acidmpi.Worker(
+        model, optimizer, comm=comm, unit_seconds=1e-3, deadline_seconds=30, **options
+    )
+    start = comm.bcast(model.weight.detach().numpy().copy())
+    with worker:
+        for number in range(1, gradients + 1):
+            sum(p.sum() for p in model.parameters()).backward()
+            if comm.rank == LAST and number in bad:
+                model.bias.grad[1] = float("nan")
+            worker.step(zero_grad=True)
+            time.sleep(1e-3)
+    return worker, start
+
+
+def test_a_worker_leaves_out_what_its_device_finds(model, comm):
+    worker, start = train(model, comm, (1, 4, 20), 20, nonfinite="skip")
+    assert worker.skipped == (3 if comm.rank == LAST else 0)
+    assert worker.statistics().gradients == 20
+    applied = 20 - 3 / comm.size
+    np.testing.assert_allclose(
+        model.weight.detach().numpy(), start - 0.01 * applied, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("number", [5, 12])
+def test_a_worker_tells_late_what_its_device_finds(number, model, comm):
+    """The last but some, and the very last: in a step, and in close()."""
+    own = comm.rank == LAST
+    texts = ("'bias'", f"gradient {number} of rank {LAST}")
+    with pytest.raises(NonFiniteError if own else RemoteError, match=".*".join(texts)):
+        train(model, comm, (number,), 12)

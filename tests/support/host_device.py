@@ -26,6 +26,8 @@ struct Place { unsigned int x; };
 static Place gridDim, blockDim, blockIdx, threadIdx;
 static void place(unsigned blocks, unsigned threads, unsigned block, unsigned thread)
 { gridDim.x = blocks; blockDim.x = threads; blockIdx.x = block; threadIdx.x = thread; }
+static inline void atomicMax(unsigned long long* place, unsigned long long value)
+{ if (*place < value) *place = value; }
 """
 
 _FLOAT16 = """

@@ -10,8 +10,11 @@ import random
 import threading
 from collections import defaultdict, deque
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
+
+from support import guarded
 
 
 class DeviceArray:
@@ -238,8 +241,29 @@ class QueuedKernels:
         device: whose stream.
     """
 
-    def __init__(self, kernels, device):
-        self._kernels, self._device = kernels, device
+    def __init__(self, kernels, device, word=None):
+        self._kernels, self._device, self._word = kernels, device, word
+
+    def unless(self, word):
+        return QueuedKernels(self._kernels, self._device, word)
+
+    def find_nonfinite(self, gradient, word, start):
+        guarded.find_nonfinite(gradient.twin, word.twin, start)
+        for part in _parts(gradient.size):
+            first = start + part.start
+
+            def look(part=part, first=first):
+                guarded.find_nonfinite(gradient.real[part], word.real, first)
+
+            self._device.world.put(self._device.current, look)
+        self._device.world.churn()
+
+    def _call(self, name, memory):
+        """What does the arithmetic; `memory` is where the word is."""
+        if name != "apply_gradient" or self._word is None:
+            return getattr(self._kernels, name)
+        word = int(memory(self._word)[0])
+        return partial(guarded.apply_unless, self._kernels, word)
 
     def warm(self, dtypes, rules, x_tilde=True):
         self._kernels.warm(dtypes, rules, x_tilde)
@@ -254,13 +278,13 @@ class QueuedKernels:
         self._run("apply_exchange", (x, x_tilde, sent, received), (), (a, b))
 
     def _run(self, name, arrays, state, rest):
-        call = getattr(self._kernels, name)
         size = arrays[0].size
         extra = (state,) if name == "apply_gradient" else ()
 
         def twins(array):
             return None if array is None else array.twin
 
+        call = self._call(name, twins)
         call(*map(twins, arrays), *(tuple(map(twins, s)) for s in extra), *rest)
 
         for part in _parts(size):
@@ -275,6 +299,7 @@ class QueuedKernels:
             def store(part=part, read=read):
                 got = [None if a is None else read[id(a)] for a in arrays]
                 held = tuple(tuple(read[id(a)] for a in s) for s in extra)
+                call = self._call(name, lambda array: array.real)
                 before = {key: value.copy() for key, value in read.items()}
                 call(*got, *held, *rest)
                 for array in (*arrays, *state):

@@ -77,3 +77,26 @@ class Kernels(Protocol):
         If `sent` is `x`, `received` is `x_tilde` and `b = -a`, this mixes by `a`.
         """
         ...
+
+
+class GuardedKernels(Kernels, Protocol):
+    """A device's: it can leave a gradient out without the host's knowing."""
+
+    def find_nonfinite(self, gradient: Array, word: Array, start: int) -> None:
+        """Note in `word` where the first NaN or infinity is, unless an earlier one is.
+
+        Args:
+            gradient: part of something longer.
+            word: one uint64; zero if nothing was found so far, else the complement of
+                the lowest position.
+            start: position of its first element.
+        """
+        ...
+
+    def unless(self, word: Array) -> Kernels:
+        """Kernels whose `apply_gradient` leaves the gradient out if `word` is not zero.
+
+        They mix then, set the gradient to zero if that is asked for, and leave the
+        optimiser's state as it is. The word is read when the work is done.
+        """
+        ...

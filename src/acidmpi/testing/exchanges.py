@@ -25,7 +25,7 @@ from acidmpi.kernels.protocol import Kernels
 from acidmpi.progress import Steps
 from acidmpi.transport.loopback import LoopbackHub, LoopbackPending, LoopbackTransport
 from acidmpi.worker.exchange import Exchanger, Terms
-from acidmpi.worker.state import RankState, Update
+from acidmpi.worker.state import Guard, RankState, Update
 from acidmpi.worker.units import Units
 
 Array = NDArray[Any]
@@ -124,14 +124,16 @@ class RecordingState(RankState):
         messages = sent.tobytes(), received.tobytes()
         self._note(Landing(self.rank, peer, label, start, shares, *messages))
 
-    def apply_gradient(self, updates: Sequence[Update]) -> None:
+    def apply_gradient(
+        self, updates: Sequence[Update], guard: Guard | None = None
+    ) -> None:
         """Note the moment and the sum of the updates."""
         total = np.zeros(self._begins[-1])
         for update in updates:
             assert isinstance(update.hyper, Add)
             start, stop = self._span(update)
             total[start:stop] += widen(update.gradient)
-        super().apply_gradient(updates)
+        super().apply_gradient(updates, guard)
         self._note(Gradient(self.rank, self._moment.theta, total))
 
     def _now(self) -> float:

@@ -47,6 +47,10 @@ class Update(NamedTuple):
     hyper: Hyper
 
 
+Guard = Callable[[Callable[[Kernels], None]], None]
+"""Calls what it is given, once and at once, with the kernels that it is to use."""
+
+
 class RankState:
     """x, x̃ and the time they stand at, under one lock.
 
@@ -183,16 +187,27 @@ class RankState:
             x, tilde = self._slices(chunk)
             self.kernels.apply_exchange(x, tilde, sent, received, a, b)
 
-    def apply_gradient(self, updates: Sequence[Update]) -> None:
-        """One gradient event: mix everything to now and apply the updates."""
+    def apply_gradient(
+        self, updates: Sequence[Update], guard: Guard | None = None
+    ) -> None:
+        """One gradient event: mix everything to now and apply the updates.
+
+        Args:
+            updates: what to apply.
+            guard: chooses their kernels; None is the state's own.
+        """
         with self.computing():
             theta = self._now()
             weight = mixing_weight(theta - self._stands_at)
-            for update in updates:
-                x, tilde = self._slices(update)
-                self.kernels.apply_gradient(
-                    x, tilde, update.gradient, update.state, weight, update.hyper
-                )
+
+            def apply(kernels: Kernels) -> None:
+                for update in updates:
+                    _apply(kernels, update, self._slices(update), weight)
+
+            if guard is None:
+                apply(self.kernels)
+            else:
+                guard(apply)
             self._mix_gaps(updates, weight)
             self._stands_at = theta
 
@@ -286,6 +301,16 @@ class RankState:
             ]
             self._gaps = (covered, gaps)
         return self._gaps[1]
+
+
+def _apply(
+    kernels: Kernels,
+    update: Update,
+    slices: tuple[Array, Array | None],
+    weight: float,
+) -> None:
+    _, _, _, gradient, state, hyper = update
+    kernels.apply_gradient(*slices, gradient, state, weight, hyper)
 
 
 def _blocks_between(

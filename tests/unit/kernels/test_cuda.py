@@ -1,19 +1,22 @@
 """CUDA kernels without a GPU: NVRTC takes every source, and the host does its sums."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support import nvrtc
 from support.host_device import COMPILER, HostDevice
 
+from acidmpi.arrays import bfloat16
 from acidmpi.errors import ConfigError
+from acidmpi.kernels.cuda import finite
 from acidmpi.kernels.cuda import source as sources
 from acidmpi.kernels.cuda.backend import CudaKernels
 from acidmpi.kernels.cuda.source import OPTIONS, names, source
 from acidmpi.kernels.hyper import SGD, Adam, Add
 from acidmpi.kernels.variants import Variant, needed
-from acidmpi.testing.kernel_cases import DTYPES, host
+from acidmpi.testing.kernel_cases import DTYPES, host, mix, run, same, step, vectors
 from acidmpi.testing.kernels import CONTRACT
 
 RULES = (
@@ -44,6 +47,19 @@ def test_nvrtc_takes_every_source(variant, architecture):
     for word, letters in (("ld", "r"), ("st", "wz")):
         moves = re.findall(rf"{word}\.global\.v(2\.\w64|4\.\w32)", kernels[packs])
         assert len(moves) >= _expected(variant, letters), word
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("kind", "dfeH")
+def test_nvrtc_takes_the_search_for_numbers_that_are_not_finite(kind, architecture):
+    variant = Variant(finite.LOOP, kind)
+    text = nvrtc.ptx(finite.source(variant), OPTIONS, architecture)
+    kernels = dict(_kernels(text))
+    packs, single = names(variant)
+    assert set(kernels) == {packs, single}
+    for name in kernels:
+        assert re.search(r"(atom|red)\.global\.max\.u64", kernels[name])
+    assert re.search(r"ld\.global(\.nc)?\.v(2\.\w64|4\.\w32)", kernels[packs])
 
 
 def _expected(variant, access):
@@ -151,6 +167,95 @@ def test_a_planted_fault_is_found(right, wrong, check, dtype, folder, monkeypatc
     with pytest.raises(AssertionError):
         run(host(CudaKernels(HostDevice(folder))), dtype)
     assert any(planted)
+
+
+GUARDED = (
+    Add(),
+    Add(zero_gradient=True),
+    SGD(0.1, weight_decay=0.1),
+    SGD(0.1, momentum=0.9, nesterov=True, zero_gradient=True),
+    Adam(0.1, 0.9, 0.99, 1e-8, 0.1, True, 3),
+)
+
+
+def guarded(word, rule, weight):
+    return lambda kernels, v: step(rule, weight)(kernels.unless(word), v)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("x_tilde", [True, False])
+@pytest.mark.parametrize("rule", GUARDED, ids=str)
+def test_a_word_leaves_the_gradient_out_and_mixes(rule, x_tilde, dtype, folder):
+    """To the bit: as without a word, or as mixing alone."""
+    subject, word = host(CudaKernels(HostDevice(folder))), np.zeros(1, np.uint64)
+    arrays = vectors(dtype, 37, x_tilde=x_tilde)
+    weight = 0.3 if x_tilde else 0.0
+    for offset in (0, 1):
+        word[0] = 0
+        free = run(subject, step(rule, weight), arrays, offset)
+        _same_all(run(subject, guarded(word, rule, weight), arrays, offset), free)
+        mixed = run(subject, mix(weight), arrays, offset) if x_tilde else arrays
+        expected = {**arrays, **(vars(mixed) if x_tilde else {})}
+        if rule.zero_gradient:
+            expected["gradient"] = np.zeros_like(arrays["gradient"])
+        word[0] = ~np.uint64(5)
+        left_out = run(subject, guarded(word, rule, weight), arrays, offset)
+        _same_all(left_out, SimpleNamespace(**expected))
+
+
+def _same_all(actual, expected):
+    for name, array in vars(expected).items():
+        if array is not None:
+            same(getattr(actual, name), array, name)
+
+
+@needs_compiler
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_first_number_that_is_not_finite_is_found(dtype, bad, folder):
+    kernels, word = CudaKernels(HostDevice(folder)), np.zeros(1, np.uint64)
+    whole = np.full(91, 3e38 if dtype == "float32" else 1.0)  # a sum would overflow
+    for length, offset in ((90, 0), (90, 1), (1, 0), (0, 0)):
+        for places in ((), (0,), (89,), (88, 41, 63), (5, 4)):
+            values = whole.copy()
+            values[[offset + p for p in places]] = bad
+            made = (
+                bfloat16.encode(values) if dtype == "uint16" else values.astype(dtype)
+            )
+            word[0] = 0
+            kernels.find_nonfinite(made[offset : offset + length], word, 1000)
+            inside = [1000 + p for p in places if p < length]
+            assert finite.position(int(word[0])) == min(inside, default=None)
+
+
+@needs_compiler
+def test_an_earlier_place_stays_the_first(folder):
+    kernels, word = CudaKernels(HostDevice(folder)), np.zeros(1, np.uint64)
+    kernels.find_nonfinite(np.full(3, np.nan, np.float32), word, 7)
+    kernels.find_nonfinite(np.full(3, np.nan, np.float32), word, 70)
+    assert finite.position(int(word[0])) == 7
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("*word == 0", "true"), ("if (apply) {", "if (true) {")]
+)
+def test_a_word_that_is_not_heeded_is_found(right, wrong, tmp_path, monkeypatch):
+    def faulty(variant):
+        assert right in source(variant) or variant.loop == "mix"
+        return source(variant).replace(right, wrong)
+
+    monkeypatch.setattr("acidmpi.kernels.cuda.backend.source", faulty)
+    with pytest.raises(AssertionError, match="some bit differs"):
+        test_a_word_leaves_the_gradient_out_and_mixes(
+            GUARDED[0], True, "float32", tmp_path
+        )
+
+
+def test_no_other_type_is_searched():
+    with pytest.raises(TypeError, match="got int64"):
+        finite.source(Variant(finite.LOOP, "l"))
 
 
 def test_arrays_of_another_length_are_refused(tmp_path):

@@ -4,12 +4,19 @@ Nothing here waits: a call returns once its kernel is queued on the stream that 
 for CuPy in this thread. Scalars are arguments of the launch.
 """
 
+from collections.abc import Iterable
 from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from acidmpi.kernels.compiled import CompiledKernels, one_length
+from acidmpi.kernels.cuda import finite
 from acidmpi.kernels.cuda.protocol import Device, Launch
-from acidmpi.kernels.cuda.source import PACK_BYTES, THREADS, names, source
-from acidmpi.kernels.protocol import Array
+from acidmpi.kernels.cuda.source import PACK_BYTES, THREADS, names, source, takes_word
+from acidmpi.kernels.hyper import Hyper
+from acidmpi.kernels.protocol import Array, Kernels
 from acidmpi.kernels.variants import LAYOUTS, Variant, check, kinds
 
 BLOCKS_PER_MULTIPROCESSOR = 32
@@ -30,6 +37,27 @@ class CudaKernels(CompiledKernels):
         self._device = device if device is not None else _gpu()
         self._lock = Lock()
         self._compiled: dict[Variant, tuple[Launch, ...]] = {}
+
+    def warm(
+        self,
+        dtypes: Iterable[npt.DTypeLike],
+        rules: Iterable[Hyper],
+        x_tilde: bool = True,
+    ) -> None:
+        """See `Kernels.warm`."""
+        dtypes = tuple(dtypes)
+        super().warm(dtypes, rules, x_tilde)
+        for dtype in dtypes:
+            self._find(Variant(finite.LOOP, np.dtype(dtype).char))
+
+    def find_nonfinite(self, gradient: Array, word: Array, start: int) -> None:
+        """See `GuardedKernels.find_nonfinite`."""
+        scalars = [self._device.number("q", start), self._device.address(word)]
+        self._launch(Variant(finite.LOOP, gradient.dtype.char), [gradient], scalars)
+
+    def unless(self, word: Array) -> Kernels:
+        """See `GuardedKernels.unless`."""
+        return _Unless(self, self._device.address(word))
 
     def apply_exchange(
         self,
@@ -55,18 +83,35 @@ class CudaKernels(CompiledKernels):
     def _run(
         self, loop: str, arrays: tuple[Array | None, ...], *scalars: float
     ) -> None:
+        self.run(loop, arrays, scalars)
+
+    def run(
+        self,
+        loop: str,
+        arrays: tuple[Array | None, ...],
+        scalars: tuple[float, ...],
+        word: int = 0,
+    ) -> None:
+        """Queue a loop; `word` is the address that `takes_word` speaks of, or 0."""
         present = [array for array in arrays if array is not None]
+        named = zip(LAYOUTS[loop].scalars, scalars, strict=True)
+        numbers = [self._device.number(kind, value) for kind, value in named]
+        if takes_word(loop):
+            numbers.append(word)
+        self._launch(Variant(loop, kinds(arrays)), present, numbers)
+
+    def _launch(
+        self, variant: Variant, present: list[Array], numbers: list[Any]
+    ) -> None:
         n = one_length(present)
-        packs, single = self._find(Variant(loop, kinds(arrays)))
+        packs, single = self._find(variant)
         if n == 0:
             return
         device = self._device
         places = [device.address(array) for array in present]
         aligned = not any(place % PACK_BYTES for place in places)
         width = PACK_BYTES // present[0].itemsize if aligned else 1
-        numbers = zip(LAYOUTS[loop].scalars, scalars, strict=True)
-        arguments = [*places, device.number("q", n)]
-        arguments += [device.number(kind, value) for kind, value in numbers]
+        arguments = [*places, device.number("q", n), *numbers]
         launch = packs if aligned else single
         launch(self._blocks(n // width + 1), THREADS, arguments)
 
@@ -81,10 +126,35 @@ class CudaKernels(CompiledKernels):
     def _compile(self, variant: Variant) -> tuple[Launch, ...]:
         with self._lock:
             if variant not in self._compiled:
-                check(variant)
-                text, symbols = source(variant), names(variant)
-                self._compiled[variant] = self._device.compile(text, symbols)
+                text = _text(variant)
+                self._compiled[variant] = self._device.compile(text, names(variant))
             return self._compiled[variant]
+
+
+class _Unless(CompiledKernels):
+    """Kernels that mix only, where a word in the device's memory is not zero."""
+
+    def __init__(self, kernels: CudaKernels, word: int) -> None:
+        self._kernels, self._word = kernels, word
+        self.apply_exchange = kernels.apply_exchange
+
+    def _prepare(self, variant: Variant) -> None:
+        self._kernels._prepare(variant)
+
+    def _copy(self, out: Array, x: Array) -> None:
+        self._kernels._copy(out, x)
+
+    def _run(
+        self, loop: str, arrays: tuple[Array | None, ...], *scalars: float
+    ) -> None:
+        self._kernels.run(loop, arrays, scalars, self._word)
+
+
+def _text(variant: Variant) -> str:
+    if variant.loop == finite.LOOP:
+        return finite.source(variant)
+    check(variant)
+    return source(variant)
 
 
 def _gpu() -> Device:

@@ -7,6 +7,9 @@ NVRTC alone compiles it. Multiplications and additions must stay apart (`OPTIONS
 baseline gets the same bits with and without a companion.
 
 A kernel's threads stride through the arrays: any grid is right, and one thread is enough.
+
+Kernels that apply a gradient take the address of a word besides, or none. If the word is
+not zero, which `kernels.cuda.finite` decides, they mix and leave the gradient out.
 """
 
 from typing import NamedTuple
@@ -116,6 +119,12 @@ x_tilde = x_tilde - update;
 #endif
 """
 
+
+def _unless_told(update: str) -> str:
+    """What is left out where the gradient is not to be applied."""
+    return "if (apply) {\n" + update + "}\n"
+
+
 _LOOPS = {
     "snapshot": _Loop(
         (Role("x", "T", "r"), Role("x_tilde", "W", "r"), Role("out", "T", "w")),
@@ -146,22 +155,25 @@ x_tilde = x_tilde - (W) b * difference;
         (_X, _TILDE, _GRADIENT, Role("momentum", "W", "rw")),
         _words("weight lr keep gain decay nesterov maximize first zero_gradient"),
         _MIX
-        + _SLOPE
-        + """
+        + _unless_told(
+            _SLOPE
+            + """
 #ifdef MOMENTUM
 momentum = first ? slope : (W) keep * momentum + (W) gain * slope;
 slope = nesterov ? slope + (W) keep * momentum : momentum;
 #endif
 const W update = (W) lr * slope;
 """
-        + _STEP,
+            + _STEP
+        ),
     ),
     "adam": _Loop(
         (_X, _TILDE, _GRADIENT, Role("first", "W", "rw"), Role("second", "W", "rw")),
         _words("weight lr beta_1 beta_2 eps decay shrink root maximize zero_gradient"),
         _MIX
-        + _SLOPE
-        + """
+        + _unless_told(
+            _SLOPE
+            + """
 const W gain_1 = (W) (1.0 - beta_1), gain_2 = (W) (1.0 - beta_2);
 const W change = slope - first;
 // Interpolation from the nearer end, as torch does it.
@@ -175,12 +187,13 @@ if ((W) shrink != (W) 0) {
     x = x * (W) (1.0 - shrink);
 }
 """
-        + _STEP,
+            + _STEP
+        ),
     ),
     "add": _Loop(
         (_X, _TILDE, _GRADIENT),
         ("weight", "zero_gradient"),
-        _MIX + "const W update = -gradient;\n" + _STEP,
+        _MIX + _unless_told("const W update = -gradient;\n" + _STEP),
     ),
 }
 
@@ -203,15 +216,24 @@ def source(variant: Variant) -> str:
     defined = [f"#define {role.name.upper()}" for role in roles if role.name != "x"]
     packs, single = names(variant)
     lines = [
-        f"typedef {_STORED[x]} T;",
-        f"typedef {'double' if x == 'd' else 'float'} W;",
         *defined,
-        _ELEMENTS[x],
+        types(x),
         _element(loop, roles, variant),
         _kernel(packs, PACK_BYTES // _BYTES[x], roles, variant),
         _kernel(single, 1, roles, variant),
     ]
     return "\n".join(lines)
+
+
+def types(x: str) -> str:
+    """`T`, which is stored, `W`, in which is computed, and the ways between them."""
+    wide = "double" if x == "d" else "float"
+    return f"typedef {_STORED[x]} T;\ntypedef {wide} W;\n{_ELEMENTS[x]}"
+
+
+def takes_word(loop: str) -> bool:
+    """Whether a kernel applies a gradient, and so takes a word's address, or 0, last."""
+    return _GRADIENT in _LOOPS[loop].roles
 
 
 def present(variant: Variant) -> list[Role]:
@@ -234,6 +256,8 @@ def _element(loop: _Loop, roles: list[Role], variant: Variant) -> str:
     zero = [f"if (zero_gradient) {r.name}_ = (T) 0;" for r in roles if "z" in r.access]
     body = "\n".join([*reads, loop.body, *writes, *zero])
     scalars = ", ".join(_scalars(variant))
+    if takes_word(variant.loop):
+        scalars += ", bool apply"
     return (
         f"__device__ __forceinline__ void element({places}, {scalars})\n{{\n{body}\n}}"
     )
@@ -254,6 +278,11 @@ def _kernel(name: str, width: int, roles: list[Role], variant: Variant) -> str:
     pointers = ", ".join(f"{role.stored}* {role.name}" for role in roles)
     scalars = ", ".join(_scalars(variant))
     passed = ", ".join(_LOOPS[variant.loop].scalars)
+    look = ""
+    if takes_word(variant.loop):
+        scalars += ", const unsigned long long* word"
+        passed += ", apply"
+        look = "    const bool apply = word == nullptr || *word == 0;\n"
     loads = "\n".join(
         f"        Pack_{r.stored} {r.name}_s;" + _load_pack(r) for r in roles
     )
@@ -270,7 +299,7 @@ extern "C" __global__ void __launch_bounds__({THREADS})
 {name}({pointers}, long long n, {scalars})
 {{
     using namespace {name}_types;
-    const long long stride = (long long) gridDim.x * blockDim.x;
+{look}    const long long stride = (long long) gridDim.x * blockDim.x;
     const long long me = (long long) blockIdx.x * blockDim.x + threadIdx.x;
     const long long packs = n / {width};
     for (long long i = me; i < packs; i += stride) {{

@@ -42,6 +42,8 @@ class FlatState:
         """Steps that each place has seen; to be counted up by the caller."""
         self.version = 0
         """Grows whenever ages change in another way than by counting."""
+        self.origin = object()
+        """Another one whenever ages were set from outside."""
         self._incoming: Mapping[str, Any] = {}
         self._adopt({})
         self._hooks = (
@@ -70,6 +72,7 @@ class FlatState:
                 for flat, array in zip(mine, saved, strict=True):
                     store(as_array(flat), array)
         self.ages[...] = state["ages"]
+        self.origin = object()
         self.expose(np.flatnonzero(self.ages).tolist())
 
     def refresh(self) -> None:
@@ -77,6 +80,17 @@ class FlatState:
         state = self._optimizer.state
         if state is not self._seen or len(state) != self._entries:
             self._adopt({})
+
+    def uncount(self, places: Array, origin: object) -> None:
+        """A step that these places were counted for has not been made after all.
+
+        Args:
+            places: their indices.
+            origin: as it was at that step; if ages were set since then, they are right.
+        """
+        if origin is self.origin:
+            self.ages[places] -= 1
+            self.version += 1
 
     def expose(self, places: Iterable[int]) -> None:
         """Show the state of `places` in `optimizer.state`."""
@@ -118,6 +132,7 @@ class FlatState:
         self.version += 1
 
     def _adopt(self, unrounded: States) -> None:
+        self.origin = object()
         for index, place in enumerate(self._model.places):
             held = [p for p in place.owners if self._is_complete(p)]
             if held:

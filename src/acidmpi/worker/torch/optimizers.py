@@ -80,6 +80,14 @@ class FusedOptimizer:
         self._count()
         return updates
 
+    def counted(self) -> tuple[Array, object]:
+        """What the last `updates` has counted, for `uncount`."""
+        return self._aging, self._state.origin
+
+    def uncount(self, counted: tuple[Array, object]) -> None:
+        """A step was not made after all, as is learnt only now."""
+        self._state.uncount(*counted)
+
     def state(self) -> dict[str, Any]:
         """Flat arrays, live, and a copy of the ages."""
         return self._state.state()

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from acidmpi.arrays.accelerator import Buffers, store
 from acidmpi.arrays.torch import FlatModel
 from acidmpi.arrays.torch.views import as_array, describe
-from acidmpi.errors import ConfigError, NonFiniteError
+from acidmpi.errors import ConfigError
 from acidmpi.mpi.communicators import told_to_all
 from acidmpi.mpi.reductions import Comm
 from acidmpi.worker.averaging import Average
@@ -21,6 +21,7 @@ from acidmpi.worker.keeping import Keeping
 from acidmpi.worker.options import WorkerOptions
 from acidmpi.worker.participant import Participant, make_options
 from acidmpi.worker.place import here
+from acidmpi.worker.torch.finiteness import make_finiteness
 from acidmpi.worker.torch.optimizers import GenericOptimizer, fuse
 
 Array = NDArray[Any]
@@ -56,7 +57,8 @@ class Worker(Participant):
             its own `step()`.
         comm: an mpi4py intracommunicator; duplicated.
         nonfinite: what to do with a NaN or an infinity in a gradient: `raise`
-            `NonFiniteError`, or `skip` the update (the gradient still counts).
+            `NonFiniteError`, or `skip` the update (the gradient still counts). On a
+            GPU it is known later, see `step`.
         metrics: a `telemetry.metrics.Metrics`, or None.
         keeping: checkpoints, or None for none.
         options: fields of `WorkerOptions`.
@@ -82,7 +84,6 @@ class Worker(Participant):
         self._module = model
         self._optimizer = optimizer
         self._nonfinite = nonfinite
-        self._skipped = 0
         self._released = False
         with told_to_all(comm):
             chosen = make_options(options)
@@ -100,12 +101,15 @@ class Worker(Participant):
                 self._prepare(keeping)
                 self._engine = self._start(comm, chosen, metrics, keeping)
                 self._restore_buffers(keeping)
+                self._finiteness = make_finiteness(
+                    self._flat, self._fused, self._engine, nonfinite, self._event
+                )
         except BaseException:
             self._release()
             raise
         self._engine.drill.spoil_before(
-            self._flat,
-            "gradients_finite",
+            self._finiteness,
+            "look",
             lambda: self._flat.gradients[0],
             self._engine.next_gradient,
         )
@@ -133,8 +137,11 @@ class Worker(Participant):
 
     @property
     def skipped(self) -> int:
-        """Gradients of this rank that were not finite and therefore not applied."""
-        return self._skipped
+        """Gradients of this rank that were not finite and therefore not applied.
+
+        On a GPU those that are known of: all after `close()`.
+        """
+        return self._finiteness.skipped
 
     def zero_grad(self) -> None:
         """Set every gradient to zero, in place."""
@@ -166,14 +173,16 @@ class Worker(Participant):
                 than `zero_grad()`.
 
         Raises:
-            NonFiniteError: a gradient is not finite and `nonfinite="raise"`.
+            NonFiniteError: a gradient is not finite and `nonfinite="raise"`. With a
+                fused optimizer on a GPU the device leaves such a gradient out, and the
+                error comes up to 8 steps later, or from `close()`.
             AcidError: communication failed here or on another rank.
         """
         self._engine.check_open()
         self._flat.collect_gradients()
-        event = self._event(zero_grad) if self._acceptable() else self._skip
-        self._engine.gradient(event, loss, samples, self._rate())
-        if zero_grad and (self._generic or event == self._skip):
+        event = self._finiteness.event(zero_grad)
+        self._engine.gradient(event or _nothing, loss, samples, self._rate())
+        if zero_grad and (self._generic or event is None):
             self._flat.zero_gradients()
 
     def _learned(self) -> dict[str, Any]:
@@ -219,12 +228,16 @@ class Worker(Participant):
 
         Raises:
             AcidError: the first failure of any rank, unless `error` is given.
+            NonFiniteError: on a GPU, as in `step`: one of the last gradients.
             ConfigError: the model has left the buffers meanwhile, as `model.to()` does.
         """
+        late = self._finiteness.settle() if error is None else None
         try:
             with here(self._flat.accelerator):
-                self._engine.close(error, self._float_buffers())
+                self._engine.close(error or late, self._float_buffers())
             self._engine.parts.state.site.settle()
+            if late is not None:
+                raise late
             if error is None and not self._released:
                 self._flat.check_views(self._module.named_parameters())
         finally:
@@ -246,23 +259,6 @@ class Worker(Participant):
         generic = self._generic
         assert generic is not None
         return lambda: state.apply_foreign(lambda: generic.step(state.x_tilde))
-
-    def _acceptable(self) -> bool:
-        """Whether all gradients are finite; raises if that is asked for."""
-        if self._flat.gradients_finite():
-            return True
-        if self._nonfinite == "raise":
-            parts = self._engine.parts
-            raise NonFiniteError(
-                f"the gradient of {self._flat.first_nonfinite()!r} is not finite in "
-                f"gradient {parts.ledger.gradients + 1} of rank {self._engine.rank}; "
-                "lower the learning rate, clip gradients, or use nonfinite='skip'"
-            )
-        self._skipped += 1
-        return False
-
-    def _skip(self) -> None:
-        """The event of a gradient that is not applied."""
 
     def _rate(self) -> float:
         return float(self._optimizer.param_groups[0]["lr"])
@@ -294,6 +290,10 @@ class Worker(Participant):
             for b in self._module.buffers()
             if b.is_floating_point()
         ]
+
+
+def _nothing() -> None:
+    """The event of a gradient that is not applied."""
 
 
 def _check_nonfinite(choice: str) -> None:
