@@ -175,6 +175,8 @@ class CommunicationLoop:
     def _match(self) -> Steps[bool]:
         """Wait for a peer; False once all ranks have ended."""
         machine, began = self.machine, self._clock.now()
+        if machine.awaited is not None:
+            self._listen()  # asked when the last exchange ended: who else did, has by now
         while machine.matched is None:
             if self._pulse.all_done:
                 return False
@@ -182,7 +184,7 @@ class CommunicationLoop:
                 self._cut()
                 self._start()
                 yield Pace.POLL if machine.awaited is None else Pace.HOT
-            elif not self._listen():
+            else:
                 yield self._wait_for_answer(machine.awaited)
         if machine.started:
             self._demand.begun()
