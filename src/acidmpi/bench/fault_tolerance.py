@@ -150,6 +150,7 @@ def _trainee(
     task: Any = load_task(
         options.task,
         model=options.model,
+        batch_size=options.batch_size,
         rank=comm.rank,
         size=comm.size,
         seed=options.seed,

@@ -365,6 +365,9 @@ class FaultToleranceOptions:
     model: Literal["mlp", "cnn"] | None = None
     """Which model of digits; by default mlp, with 9,000 parameters."""
 
+    batch_size: Annotated[int | None, at_least(1)] = None
+    """Images in a gradient; by default the task's."""
+
     gradients: Annotated[int, at_least(1)] = 300
     """Of each rank in each turn."""
 
