@@ -17,7 +17,7 @@ FROZEN = {
     "step": "depth rounds",
     "idle": "size topology seconds deadline-seconds",
     "checkpoint": "size seconds rounds step-seconds folder deadline-seconds",
-    "fault-tolerance": "task model gradients rounds topology comm-rate seed "
+    "fault-tolerance": "task model batch-size gradients rounds topology comm-rate seed "
     "deadline-seconds",
     "iteration": "model method methods rivals batch-size image-size sentence-length "
     "matrix-rank start-step density bits bucket-bytes warmup iterations repeats rounds "
