@@ -6,6 +6,7 @@ from mpi4py import MPI
 from torch import nn
 
 from acidmpi.arrays.cuda.choice import choose_device
+from acidmpi.errors import AcidError
 from acidmpi.mpi.nodes import find_node
 from acidmpi.worker.torch.worker import Worker
 
@@ -80,3 +81,38 @@ def test_one_rank_follows_torch_on_the_same_gpu(device):
         optimizer.step()
     for one, two in zip(module.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(name="silent")
+def torch_may_not_wait():
+    yield lambda: torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def spoilt(device, bad, steps, silent, **options):
+    """Gradients that are all ones, but infinite in some steps of every rank."""
+    module = nn.Linear(INPUTS, 1).to(device)
+    optimizer = sgd(module.parameters())
+    worker = Worker(module, optimizer, comm=COMM, unit_seconds=1e-3, **options)
+    for number in range(1, steps + 1):
+        worker.zero_grad()
+        sum(p.sum() for p in module.parameters()).backward()
+        if number in bad:
+            module.bias.grad[0] = float("inf")
+        silent()
+        worker.step()
+        torch.cuda.set_sync_debug_mode("default")
+    worker.close()
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    return worker
+
+
+def test_a_gradient_that_is_not_finite_is_left_out(device, silent):
+    worker = spoilt(device, (1, 8, 40), 40, silent, nonfinite="skip")
+    assert worker.skipped == 3
+    assert worker.statistics().gradients == 40
+
+
+def test_an_error_names_the_parameter_even_if_it_is_the_last(device, silent):
+    with pytest.raises(AcidError, match=r"'bias' is not finite in gradient 9 of rank"):
+        spoilt(device, (9,), 9, silent)
