@@ -12,6 +12,8 @@ from torch import nn
 from acidmpi.arrays.device_site import DeviceSite
 from acidmpi.arrays.torch import FlatModel
 from acidmpi.errors import NonFiniteError
+from acidmpi.faults.drill import Drill
+from acidmpi.faults.plan import Plan
 from acidmpi.kernels import load
 from acidmpi.worker.state import RankState
 from acidmpi.worker.torch.finiteness import (
@@ -191,3 +193,17 @@ def test_an_optimizer_with_a_step_of_its_own_is_looked_at_before():
     run.flat.accelerator = InstantDevice()
     found = make_finiteness(run.flat, None, run.engine, "skip", run.unguarded)
     assert isinstance(found, PromptFiniteness)
+
+
+@pytest.mark.parametrize("device", [None, InstantDevice()])
+def test_a_fault_to_order_is_put_where_it_is_looked_for(device, monkeypatch):
+    monkeypatch.setattr("acidmpi.faults.actions.announce", lambda *what: None)
+    run = Run(sgd, "skip", device)
+    drill = Drill(Plan.of("rank=0 at=gradient:1 do=nan"), 0, 1)
+    drill.spoil_before(
+        run.finiteness, "look", lambda: run.flat.gradients[0], run.number
+    )
+    run.step()
+    assert run.finiteness.settle() is None
+    assert run.finiteness.skipped == 1
+    assert np.isfinite(run.x).all()
