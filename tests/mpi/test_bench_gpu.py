@@ -10,7 +10,7 @@ from torch import nn
 
 from acidmpi.bench import gpu_step
 from acidmpi.bench.gpu_exchange import PASSES, measure
-from acidmpi.bench.options import GpuExchangeOptions, GpuStepOptions
+from acidmpi.bench.gpu_options import GpuExchangeOptions, GpuStepOptions
 from acidmpi.errors import ConfigError
 from acidmpi.kernels import load
 from acidmpi.transport.choice import Choice

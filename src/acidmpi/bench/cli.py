@@ -17,7 +17,7 @@ from importlib import import_module, metadata
 from textwrap import fill
 from typing import Any
 
-from acidmpi.bench import options
+from acidmpi.bench import gpu_options, options
 from acidmpi.config.command_line import make_parser, parse
 from acidmpi.config.options import did_you_mean
 from acidmpi.errors import AcidError, ConfigError, RemoteError, TopologyError
@@ -51,9 +51,9 @@ BENCHMARKS = {
     "checkpoint": Benchmark(options.CheckpointOptions, "any number"),
     "fault-tolerance": Benchmark(options.FaultToleranceOptions, "2 or more"),
     "iteration": Benchmark(options.IterationOptions, "any number"),
-    "gpu-kernels": Benchmark(options.GpuKernelsOptions, "1"),
-    "gpu-exchange": Benchmark(options.GpuExchangeOptions, "2"),
-    "gpu-step": Benchmark(options.GpuStepOptions, "any number"),
+    "gpu-kernels": Benchmark(gpu_options.GpuKernelsOptions, "1"),
+    "gpu-exchange": Benchmark(gpu_options.GpuExchangeOptions, "2"),
+    "gpu-step": Benchmark(gpu_options.GpuStepOptions, "any number"),
 }
 
 

@@ -20,7 +20,7 @@ from mpi4py import MPI
 from acidmpi.arrays.accelerator import Accelerator, Event, address_of, store
 from acidmpi.arrays.device_site import DeviceSite
 from acidmpi.bench.exchange import RING_16
-from acidmpi.bench.options import GpuExchangeOptions
+from acidmpi.bench.gpu_options import GpuExchangeOptions
 from acidmpi.bench.report import Figure
 from acidmpi.bench.timing import interleaved
 from acidmpi.clocks import WallClock

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from mpi4py import MPI
 
 from acidmpi.bench.gpu_clock import Clock, GpuClock, Launch
-from acidmpi.bench.options import GpuKernelsOptions
+from acidmpi.bench.gpu_options import GpuKernelsOptions
 from acidmpi.bench.report import Figure
 from acidmpi.errors import ConfigError
 from acidmpi.kernels.hyper import SGD, Adam, Hyper

@@ -18,7 +18,7 @@ from mpi4py import MPI
 from torch import nn
 
 from acidmpi.bench.gpu_clock import cupy_with_gpu
-from acidmpi.bench.options import GpuStepOptions
+from acidmpi.bench.gpu_options import GpuStepOptions
 from acidmpi.bench.report import Figure
 from acidmpi.bench.timing import timed
 from acidmpi.mpi.nodes import find_node

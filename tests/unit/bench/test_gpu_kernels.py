@@ -15,7 +15,7 @@ from acidmpi.bench.gpu_kernels import (
     measure,
     number_of_sets,
 )
-from acidmpi.bench.options import GpuKernelsOptions
+from acidmpi.bench.gpu_options import GpuKernelsOptions
 from acidmpi.errors import ConfigError
 from acidmpi.kernels import load
 
