@@ -26,7 +26,6 @@ from acidmpi.progress import Steps
 from acidmpi.transport.loopback import LoopbackHub, LoopbackPending, LoopbackTransport
 from acidmpi.worker.exchange import Exchanger, Terms
 from acidmpi.worker.state import Guard, RankState, Update
-from acidmpi.worker.units import Units
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -76,15 +75,8 @@ class RecordingState(RankState):
     Give it its `rank`, and `RecordingExchanger` as its exchanger.
     """
 
-    def __init__(
-        self,
-        arrays: Sequence[Array],
-        kernels: Kernels,
-        units: Units,
-        accelerated: bool,
-        ration: float = math.inf,
-    ) -> None:
-        super().__init__(arrays, kernels, units, accelerated, ration)
+    def __init__(self, arrays: Sequence[Array], *others: Any, **options: Any) -> None:
+        super().__init__(arrays, *others, **options)
         self.lock = NumberedLock()  # type: ignore[assignment]
         self.rank = 0
         self.meeting: tuple[int, Hashable] | None = None
