@@ -203,4 +203,6 @@ def test_planted_fault_parts_are_taken_whatever_the_peer_has_promised(
     folder, monkeypatch
 ):
     monkeypatch.setattr(Cutter, "follow", lambda self, promised: None)
-    assert max(sums_of_sets(folder, monkeypatch)) > 1e-6
+    # An exchange has to fall between two parts, which is likely in one run, not certain.
+    tries = (max(sums_of_sets(folder / str(k), monkeypatch)) for k in range(8))
+    assert any(COMM.bcast(excess) > 1e-6 for excess in tries)
