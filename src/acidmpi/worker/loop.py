@@ -39,7 +39,7 @@ PROMISING = (REQUEST, ACCEPT, int(Kind.CONFIRM))
 ANSWER_SECONDS = 2e-3
 """Longest sleep while a peer is waited for."""
 
-PULSE_SECONDS = 0.5e-3
+PULSE_SECONDS = 0.2e-3
 """Heartbeats and averages are not looked at more often."""
 
 AVERAGING_SECONDS = 0.5e-3
