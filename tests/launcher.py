@@ -142,6 +142,7 @@ def judge(mpiexec_status: int, folder: Path, ranks: int) -> bool:
         if state is None or state.status is None:
             where = describe(state) if state is None else f"was in {state.test}"
             say(f"rank {rank} ended early: it {where}")
+            show_file(f"failure on rank {rank}", folder / f"rank-{rank}.failures")
         elif state.status:
             say(f"rank {rank} failed: pytest's status is {state.status}")
         else:

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from mpi4py import MPI
+from support.staying import StayingComm
 
 from acidmpi.bench.cli import main
 from acidmpi.bench.consensus import consensus_distances
@@ -56,7 +57,7 @@ def run(capsys):
 
     def start(*arguments):
         capsys.readouterr()
-        status = main(list(arguments), COMM)
+        status = main(list(arguments), StayingComm(COMM))
         said = capsys.readouterr()
         return COMM.allgather((status, said.out, said.err))
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from mpi4py import MPI
+from support.staying import StayingComm
 from torch import nn
 
 from acidmpi.bench import iteration_gloo, iteration_methods
@@ -50,7 +51,8 @@ def small_model(monkeypatch):
 
 def test_it_reports_once_and_names_every_method(capsys):
     capsys.readouterr()
-    status = main(["iteration", *ARGUMENTS, "--methods", "ssgd,topk"], COMM)
+    arguments = ["iteration", *ARGUMENTS, "--methods", "ssgd,topk"]
+    status = main(arguments, StayingComm(COMM))
     said = capsys.readouterr()
     ends = COMM.allgather((status, said.err))
     assert ends == [(0, "")] * COMM.size

@@ -5,6 +5,7 @@ import json
 import pytest
 from mpi4py import MPI
 from support.instant_device import InstantDevice
+from support.staying import StayingComm
 
 from acidmpi.doctor import messages
 from acidmpi.doctor.cli import main
@@ -13,7 +14,7 @@ from acidmpi.doctor.staged import staged_messages
 from acidmpi.errors import ConfigError
 from acidmpi.transport.host import HostTransport
 
-COMM = MPI.COMM_WORLD
+COMM = StayingComm(MPI.COMM_WORLD)
 RANK, SIZE = COMM.rank, COMM.size
 ARGUMENTS = ["--json", "--device", "cpu", "--size-bytes", "100000"]
 

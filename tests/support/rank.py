@@ -105,7 +105,9 @@ def main() -> None:
     faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
     progress = Progress(folder, rank)
     temporary = f"--basetemp={folder / f'tmp-{rank}'}"
-    arguments = ["--with-mpi", "-p", "no:cacheprovider", temporary, *sys.argv[2:]]
+    # What MPI says when it ends this process must not wait in a file of pytest's.
+    own = ["--with-mpi", "--capture=sys", "-p", "no:cacheprovider", temporary]
+    arguments = [*own, *sys.argv[2:]]
     status = pytest.main(arguments, plugins=[progress])
     progress.enter("leaving", "finalising MPI", limit=START_SECONDS, status=int(status))
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support.staying import StayingComm
+
 from acidmpi.tasks.classification import ClassificationTask
 from acidmpi.train.cli import main
 
@@ -17,7 +19,7 @@ def runner(comm: Any, capsys: Any) -> Callable[..., Ends]:
 
     def start(*arguments: object) -> Ends:
         capsys.readouterr()
-        status = main([str(argument) for argument in arguments], comm)
+        status = main([str(argument) for argument in arguments], StayingComm(comm))
         said = capsys.readouterr()
         ends: Ends = comm.allgather((status, said.out, said.err))
         return ends
