@@ -5,10 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.staying import StayingComm
-
 from acidmpi.tasks.classification import ClassificationTask
 from acidmpi.train.cli import main
+from support.staying import StayingComm
 
 Ends = list[tuple[int, str, str]]
 """Status, output and errors of every rank, by rank."""
