@@ -12,7 +12,7 @@ from support.staying import StayingComm
 from acidmpi.bench.cli import main
 from acidmpi.bench.consensus import consensus_distances
 from acidmpi.bench.cores import LAPS, shared_word
-from acidmpi.bench.exchange import Pair
+from acidmpi.bench.exchange import Pair, Still
 from acidmpi.bench.lockstep import lockstep_rate
 from acidmpi.bench.mean import mean_over_ranks
 from acidmpi.bench.options import ExchangeOptions
@@ -116,6 +116,16 @@ def test_bare_messages_change_nothing():
     before = x.copy()
     pair.messages()
     np.testing.assert_array_equal(x, before)
+
+
+def test_passes_apply_no_memory_that_nobody_wrote():
+    """Staging begins as whatever was there, NaN included."""
+    still = Still()
+    send, receive = normal(100), np.full(100, np.nan, np.float32)
+    assert still.post(1, send, receive).test()
+    np.testing.assert_array_equal(receive, send)
+    still.post(1, 2 * send, receive)  # moves nothing
+    np.testing.assert_array_equal(receive, send)
 
 
 @pair_only

@@ -4,21 +4,19 @@ Every rank of the job calls `main`, and all of them return the same status. Only
 prints, but for the traceback of an error that nobody foresaw.
 """
 
-import io
-import os
 import platform
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from textwrap import fill
 from typing import Any
 
 from acidmpi.bench import gpu_options, options
 from acidmpi.config.command_line import make_parser, parse
+from acidmpi.config.launched import printed_once, speaks, version_of
 from acidmpi.config.options import did_you_mean
 from acidmpi.errors import AcidError, ConfigError, RemoteError, TopologyError
 
@@ -27,9 +25,6 @@ FINISHED, FAILED, USAGE = 0, 1, 2
 
 LAST_WORD_SECONDS = 30.0
 """How long a rank that failed waits for the others before it ends the job."""
-
-RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
-"""Where launchers leave a rank's number, for those who must not start MPI."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def main(arguments: list[str] | None = None, comm: Any = None) -> int:
     try:
         name, chosen = _read(given)
     except ConfigError as error:  # the same on all ranks: MPI need not start for it
-        if _speaks() if comm is None else comm.rank == 0:
+        if speaks() if comm is None else comm.rank == 0:
             tell(error)
         return USAGE
     except SystemExit as asked:
@@ -103,7 +98,7 @@ def about(benchmark: Benchmark) -> str:
 def _read(arguments: list[str]) -> tuple[str, Any]:
     """The benchmark's name and its options; prints help on one rank only."""
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    with redirect_stdout(sys.stdout if _speaks() else io.StringIO()):
+    with printed_once():
         if name in ("-h", "--help"):
             print(overview())
             raise SystemExit(FINISHED if arguments else USAGE)
@@ -115,7 +110,9 @@ def _read(arguments: list[str]) -> tuple[str, Any]:
             )
         kind = BENCHMARKS[name].options
         text = fill(about(BENCHMARKS[name]), 79)
-        parser = make_parser(kind, f"{COMMAND} {name}", text, _version())
+        parser = make_parser(
+            kind, f"{COMMAND} {name}", text, f"acidmpi {version_of('acidmpi')}"
+        )
         return name, parse(parser, kind, rest)
 
 
@@ -177,18 +174,6 @@ def tell(error: Exception) -> None:
     own = isinstance(error, AcidError)
     text = str(error) if own else f"{type(error).__name__}: {error}"
     print(f"acidmpi: error: {text}", file=sys.stderr, flush=True)
-
-
-def _speaks() -> bool:
-    """Whether this is rank 0, as far as the launcher's variables tell."""
-    return next((os.environ[v] == "0" for v in RANK_VARIABLES if v in os.environ), True)
-
-
-def _version() -> str:
-    try:
-        return f"acidmpi {metadata.version('acidmpi')}"
-    except metadata.PackageNotFoundError:
-        return "acidmpi (not installed)"
 
 
 def _all_ranks() -> Any:

@@ -7,9 +7,10 @@ import sys
 from typing import Any
 
 from acidmpi.config.command_line import make_parser, parse
+from acidmpi.config.launched import printed_once, speaks, version_of
 from acidmpi.doctor.findings import Finding, as_json, page, status_of
 from acidmpi.doctor.options import DoctorOptions
-from acidmpi.doctor.software import machine, memory_bandwidth, software, version
+from acidmpi.doctor.software import machine, memory_bandwidth, software
 from acidmpi.errors import AcidError, ConfigError
 
 COMMAND = "python -m acidmpi.doctor"
@@ -33,17 +34,23 @@ def main(arguments: list[str] | None = None, comm: Any = None) -> int:
         The exit status, the same on every rank.
     """
     try:
-        parser = make_parser(
-            DoctorOptions, COMMAND, ABOUT, f"acidmpi {version('acidmpi') or 'unknown'}"
-        )
-        given = sys.argv[1:] if arguments is None else arguments
-        options = parse(parser, DoctorOptions, given)
+        options = _read(sys.argv[1:] if arguments is None else arguments)
     except SystemExit as asked:
         return int(asked.code or 0)
-    except ConfigError as error:
-        print(f"acidmpi: error: {error}", file=sys.stderr)
+    except ConfigError as error:  # the same on all ranks: MPI need not start for it
+        if speaks() if comm is None else comm.rank == 0:
+            print(f"acidmpi: error: {error}", file=sys.stderr)
         return USAGE
     return _run(options, comm)
+
+
+def _read(arguments: list[str]) -> DoctorOptions:
+    """The options; what `--help` and `--version` print is printed by one rank only."""
+    parser = make_parser(
+        DoctorOptions, COMMAND, ABOUT, f"acidmpi {version_of('acidmpi')}"
+    )
+    with printed_once():
+        return parse(parser, DoctorOptions, arguments)
 
 
 def _run(options: DoctorOptions, comm: Any) -> int:
@@ -74,15 +81,16 @@ def examine(options: DoctorOptions, comm: Any) -> list[Finding]:
     findings += messages.host_messages(comm, options)
     if options.device != "cpu":
         everywhere = allgather(comm, bool(found), seconds, "who has a GPU")
-        findings += gpus.device_messages(
-            comm, options, found if all(everywhere) else []
-        )
+        usable = found if all(everywhere) else []
+        findings += gpus.device_messages(comm, options, usable)
+        findings += _staged(comm, options) if usable else []
     bad = [one for one in findings if one.state == "bad"]
     told = allgather(comm, bad, seconds, "what the other ranks have found")
     return findings + _of_others(told, comm.rank)
 
 
 def _staged(comm: Any, options: DoctorOptions) -> list[Finding]:
+    """The way by host memory, which every MPI can go; collective."""
     from acidmpi.doctor.staged import gpu_of, staged_messages
     from acidmpi.mpi.nodes import find_node
 

@@ -5,17 +5,16 @@ told once, by rank 0; one that nobody foresaw is shown with its traceback by the
 that has it.
 """
 
-import io
-import os
 import platform
 import sys
 import time
 import traceback
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from acidmpi.clocks import WallClock
 from acidmpi.config.command_line import make_parser, parse
+from acidmpi.config.launched import printed_once, speaks, version_of
 from acidmpi.config.train import DEADLINE_SECONDS, TrainConfig
 from acidmpi.errors import (
     AcidError,
@@ -28,7 +27,6 @@ from acidmpi.errors import (
 )
 from acidmpi.faults.plan import Plan
 from acidmpi.train.signals import INTERRUPTED_STATUS, PREEMPTED_STATUS, SignalWatch
-from acidmpi.train.version import version_of
 
 if TYPE_CHECKING:
     from acidmpi.train.company import Company
@@ -46,9 +44,6 @@ exit status: 0 finished, 1 failed, 2 wrong usage, 130 interrupted, 75 stopped by
 signal that asks for a checkpoint: start again with --resume"""
 
 FINISHED, FAILED, USAGE = 0, 1, 2
-
-RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
-"""Where launchers leave a rank's number, for those who must not start MPI."""
 
 BEFORE_ABORT_SECONDS = 2.0
 """Time to say what happened before another rank ends the job."""
@@ -168,13 +163,8 @@ def _read(arguments: list[str]) -> TrainConfig:
     parser = make_parser(
         TrainConfig, COMMAND, ABOUT, f"acidmpi {version_of('acidmpi')}"
     )
-    with redirect_stdout(sys.stdout if _speaks() else io.StringIO()):
+    with printed_once():
         return parse(parser, TrainConfig, arguments)
-
-
-def _speaks() -> bool:
-    """Whether this is rank 0, as far as the launcher's variables tell."""
-    return next((os.environ[v] == "0" for v in RANK_VARIABLES if v in os.environ), True)
 
 
 def _accept(config: TrainConfig | None, mistake: ConfigError | None) -> TrainConfig:
@@ -193,7 +183,7 @@ def _all_ranks(tolerant: bool) -> Any:
     """Start MPI; the communicator of all ranks."""
     from acidmpi.train.start import START_SECONDS, bounded_start
 
-    with bounded_start(START_SECONDS, _speaks()) if tolerant else nullcontext():
+    with bounded_start(START_SECONDS, speaks()) if tolerant else nullcontext():
         from acidmpi.mpi.library import world
 
         return world()

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from acidmpi.config.launched import version_of
 from acidmpi.config.train import ASYNCHRONOUS, CLOCKED, TrainConfig
 from acidmpi.mpi.library import mpi_library
 from acidmpi.telemetry.summary import RankFigures, RunFigures, StopReason
 from acidmpi.train.course import Figures, Scores
 from acidmpi.train.display import Row, number
-from acidmpi.train.version import version_of
 from acidmpi.worker.membership import Death, merged
 
 PACKAGES = ("acidmpi", "mpi4py", "numba", "numpy", "torch")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from acidmpi.clocks import Clock
+from acidmpi.config.launched import version_of
 from acidmpi.config.train import OWN_FOLDER, TrainConfig
 from acidmpi.errors import AcidError, DataError, Interrupted, Preempted
 from acidmpi.mpi.nodes import Node
@@ -29,7 +30,6 @@ from acidmpi.train.signals import SignalWatch
 from acidmpi.train.stalls import StallTeller
 from acidmpi.train.threads import limit_threads, threads_per_rank
 from acidmpi.train.trainers import make_trainer
-from acidmpi.train.version import version_of
 from acidmpi.worker.membership import Death
 
 OWN_OPTIONS = ("data_dir", "output", "overwrite", "log_seconds")

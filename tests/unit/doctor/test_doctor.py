@@ -74,6 +74,11 @@ def test_a_gpu_that_is_asked_for_and_missing_is_a_failure_with_a_cure(capsys, as
     assert "devices" in text.splitlines()[-1]
 
 
+def test_a_gpu_on_one_rank_is_no_trial_of_the_way_by_host_memory(capsys, with_gpu):
+    _, text = run(capsys)
+    assert "mpiexec -n 2 python -m acidmpi.doctor" in text
+
+
 def test_messages_that_do_not_arrive_are_a_failure(capsys, quick):
     quick.host = Verdict(False, "two processes tried it and hung")
     status, text = run(capsys, "--device", "cpu")

@@ -1,0 +1,46 @@
+"""What commands that run on all ranks say before MPI starts: it is said once."""
+
+from importlib import import_module
+
+import pytest
+
+from acidmpi.config.launched import RANK_VARIABLES, speaks
+
+COMMANDS = ["train", "bench", "doctor"]
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for name in RANK_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(params=COMMANDS)
+def main(request):
+    return import_module(f"acidmpi.{request.param}.cli").main
+
+
+@pytest.mark.parametrize("variable", RANK_VARIABLES)
+def test_rank_0_of_each_launcher_speaks(monkeypatch, variable):
+    assert speaks()
+    for rank in range(3):
+        monkeypatch.setenv(variable, str(rank))
+        assert speaks() == (rank == 0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_help_is_shown_once(monkeypatch, capsys, main, rank):
+    monkeypatch.setenv("PMI_RANK", str(rank))
+    assert main(["--help"]) == 0
+    assert ("usage:" in capsys.readouterr().out) == (rank == 0)
+
+
+@pytest.mark.parametrize("name", ["bench", "doctor"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_mistake_is_told_once(monkeypatch, capsys, name, rank):
+    """Training tells it once all ranks have met, which its own tests see to."""
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", str(rank))
+    assert import_module(f"acidmpi.{name}.cli").main(["--such-a-thing"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert ("--such-a-thing" in said.err) == (rank == 0)
