@@ -60,13 +60,15 @@ def main() -> int:
             wire.send(0, STOP, Notice(gradients=number))
             yield_to_others()
         wait_for(lambda: wire.quiet and heard[0])
+        wire.send(0, STOP, Notice(gradients=MESSAGES))
+        wait_for(lambda: wire.quiet)
     else:
         well = wait_for(lambda: len(dead) == 2 and len(heard[3]) == MESSAGES)
         print("heard", well, heard[3] == list(range(MESSAGES)), flush=True)
         print("order", all(h == sorted(set(h)) for h in heard.values()), flush=True)
         wire.send(3, STOP, Notice())
-        wait_for(lambda: wire.quiet)
-        time.sleep(0.3)
+        # Its answer, or its end, tells that it has heard; until then this rank stays.
+        wait_for(lambda: len(heard[3]) > MESSAGES or 3 in dead)
     sys.stdout.flush()
     os._exit(0)  # MPI may wait for the dead in its end
 

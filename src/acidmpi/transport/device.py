@@ -6,46 +6,19 @@ applied from the same memory before, in the same stream, is over too. The event 
 never waited for.
 """
 
-from collections import deque
+from functools import partial
 from typing import Any
 
 from mpi4py import MPI
 
-from acidmpi.arrays.accelerator import Accelerator, Event, Stream, address_of
-from acidmpi.transport.protocol import Array, Pending
+from acidmpi.arrays.accelerator import Accelerator, Stream, address_of
+from acidmpi.transport.deferred import Deferred, EventQueue
+from acidmpi.transport.protocol import Array
 
 
 def span(array: Array) -> Any:
     """An array's memory as MPI takes it: an address and a length, nothing looked at."""
     return MPI.buffer.fromaddress(address_of(array), array.nbytes)
-
-
-class DevicePending:
-    """A transfer that may not have begun."""
-
-    __slots__ = ("_transport", "begun", "event", "peer", "receive", "send")
-
-    def __init__(
-        self,
-        transport: "DeviceTransport",
-        peer: int,
-        send: Any,
-        receive: Any,
-        event: Event,
-    ) -> None:
-        self._transport = transport
-        self.peer, self.send, self.receive, self.event = peer, send, receive, event
-        self.begun: Pending | None = None
-        """The messages, once they are under way."""
-
-    def test(self) -> bool:
-        """Whether both messages are complete; begins what can begin.
-
-        Raises:
-            PeerFailed: MPI reports an error on either of them.
-        """
-        self._transport.advance()
-        return self.begun is not None and self.begun.test()
 
 
 class DeviceTransport:
@@ -65,33 +38,21 @@ class DeviceTransport:
         self._messages = messages
         self._accelerator = accelerator
         self._stream = stream
-        self._waiting: deque[DevicePending] = deque()
+        self._queue = EventQueue(accelerator)
 
-    def post(self, peer: int, send: Array, receive: Array) -> DevicePending:
+    def post(self, peer: int, send: Array, receive: Array) -> Deferred:
         """Start both directions as soon as `send` holds what the stream will write."""
         event = self._accelerator.record(self._stream)
-        pending = DevicePending(self, peer, span(send), span(receive), event)
-        self._waiting.append(pending)
-        self.advance()
-        return pending
-
-    def advance(self) -> None:
-        """Begin what can begin, in the order of posting.
-
-        Raises:
-            PeerFailed: the peer is known to be dead.
-        """
-        waiting = self._waiting
-        while waiting and self._accelerator.done(waiting[0].event):
-            first = waiting.popleft()
-            first.begun = self._messages.post(first.peer, first.send, first.receive)
+        return self._queue.post(
+            event, partial(self._messages.post, peer, span(send), span(receive))
+        )
 
     def drop(self) -> None:
         """The peer of all that is pending has died: forget it."""
-        self._waiting.clear()
+        self._queue.clear()
         self._messages.drop()
 
     def abandon(self) -> None:
         """Cancel every receive still posted."""
-        self._waiting.clear()
+        self._queue.clear()
         self._messages.abandon()

@@ -13,14 +13,15 @@ when the next copy out of the device is over; that copy waits for the stream, an
 stream waits for the last copy into the device.
 """
 
-from collections import deque
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from acidmpi.arrays.accelerator import Accelerator, Event, Stream
-from acidmpi.transport.protocol import Array, Pending
+from acidmpi.arrays.accelerator import Accelerator, Stream
+from acidmpi.transport.deferred import Deferred, EventQueue
+from acidmpi.transport.protocol import Array
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -34,22 +35,19 @@ class _Slot:
 
 
 class StagedPending:
-    """A transfer that may not have begun."""
+    """A transfer whose copies are part of it."""
 
-    __slots__ = ("_done", "_transport", "begun", "event", "peer", "receive", "slot")
+    __slots__ = ("_done", "_messages", "_transport", "receive", "slot")
 
     def __init__(
         self,
         transport: "StagedTransport",
-        peer: int,
+        messages: Deferred,
         receive: Array,
         slot: _Slot,
-        event: Event,
     ) -> None:
-        self._transport = transport
-        self.peer, self.receive, self.slot, self.event = peer, receive, slot, event
-        self.begun: Pending | None = None
-        """The messages, once they are under way."""
+        self._transport, self._messages = transport, messages
+        self.receive, self.slot = receive, slot
         self._done = False
 
     def test(self) -> bool:
@@ -60,8 +58,7 @@ class StagedPending:
         Raises:
             PeerFailed: MPI reports an error on either of them.
         """
-        self._transport.advance()
-        if not self._done and self.begun is not None and self.begun.test():
+        if not self._done and self._messages.test():
             self._transport.land(self)
             self._done = True
         return self._done
@@ -86,54 +83,40 @@ class StagedTransport:
         self._stream = stream
         self._out, self._in = accelerator.stream(), accelerator.stream()
         self._free: list[_Slot] = []
-        self._lost: list[StagedPending] = []
-        """Transfers of the dead: MPI may still use their memory."""
-        self._waiting: deque[StagedPending] = deque()
-        self._going: set[StagedPending] = set()
+        self._lost: list[_Slot] = []
+        """Of transfers with the dead: MPI may still use their memory."""
+        self._queue = EventQueue(accelerator)
+        self._going: set[_Slot] = set()
 
     def post(self, peer: int, send: Array, receive: Array) -> StagedPending:
         """Start both directions as soon as `send` holds what the stream will write."""
         device, slot = self._accelerator, self._slot(send.nbytes)
+        self._going.add(slot)
         device.wait(self._out, device.record(self._stream))
         device.copy(slot.out[: send.nbytes].view(send.dtype), send, self._out)
-        event = device.record(self._out)
-        pending = StagedPending(self, peer, receive, slot, event)
-        self._waiting.append(pending)
-        self._going.add(pending)
-        self.advance()
-        return pending
-
-    def advance(self) -> None:
-        """Begin what can begin, in the order of posting.
-
-        Raises:
-            PeerFailed: the peer is known to be dead.
-        """
-        while self._waiting and self._accelerator.done(self._waiting[0].event):
-            first = self._waiting.popleft()
-            size, slot = first.receive.nbytes, first.slot
-            first.begun = self._messages.post(
-                first.peer, slot.out[:size], slot.into[:size]
-            )
+        mine, theirs = (half[: send.nbytes] for half in (slot.out, slot.into))
+        begin = partial(self._messages.post, peer, mine, theirs)
+        messages = self._queue.post(device.record(self._out), begin)
+        return StagedPending(self, messages, receive, slot)
 
     def land(self, pending: StagedPending) -> None:
         """The messages of a transfer have come: copy to the device, free the slot."""
         device, receive, slot = self._accelerator, pending.receive, pending.slot
         device.copy(receive, slot.into[: receive.nbytes].view(receive.dtype), self._in)
         device.wait(self._stream, device.record(self._in))
-        self._going.discard(pending)
+        self._going.discard(slot)
         self._free.append(slot)
 
     def drop(self) -> None:
         """The peer of all that is pending has died: forget it, but keep its memory."""
         self._lost.extend(self._going)
         self._going.clear()
-        self._waiting.clear()
+        self._queue.clear()
         self._messages.drop()
 
     def abandon(self) -> None:
         """Cancel every receive still posted."""
-        self._waiting.clear()
+        self._queue.clear()
         self._messages.abandon()
 
     def _slot(self, size_bytes: int) -> _Slot:
