@@ -5,7 +5,7 @@ costs is not known beforehand. So the rule is: among ways within a tenth of the 
 SGD on the exact mean gradient comes first, then the way whose ranks stay nearer together
 (lossy gradients last, because encoding takes time that is not counted), then the one that
 needs less memory; the next tenth follows. Ways whose ranks stay further apart than
-`--most-distance` come last.
+`--most-distance` come last, as do those in which half of the ranks run ahead of the others.
 """
 
 import math
@@ -41,11 +41,13 @@ def run(config: PlanConfig, out: TextIO) -> None:
 
 
 def rank(found: list[Way], most_distance: float = math.inf) -> list[Way]:
-    """Best first, by the rule above; ways beyond `most_distance` after all others."""
+    """Best first, by the rule above; ways too far apart, or lopsided, after all others."""
     best = min(way.step_seconds for way in found)
-    return sorted(
-        found, key=lambda way: (way.distance > most_distance, *_key(way, best))
-    )
+
+    def key(way: Way) -> tuple[float, ...]:
+        return (way.distance > most_distance or way.lopsided, *_key(way, best))
+
+    return sorted(found, key=key)
 
 
 def _key(way: Way, best: float) -> tuple[float, ...]:
@@ -141,7 +143,7 @@ def _row(way: Way) -> tuple[str, ...]:
 
 
 def _named(way: Way) -> str:
-    rate = f", {way.comm_rate:g}" if way.comm_rate else ""
+    rate = f", {way.comm_rate:.3g}" if way.comm_rate else ""
     graph = f", {way.graph}" if way.graph else ""
     return f"{way.method}{graph}{rate}"
 

@@ -32,7 +32,7 @@ def check(cluster: Cluster, ranked: list[Way]) -> str:
             f"--check simulates at most {MOST_RANKS} ranks, got {cluster.config.ranks}; "
             "leave it out"
         )
-    way = next(way for way in ranked if way.method in ("a2cid2", "async"))
+    way = next(way for way in ranked if way.comm_rate is not None)
     found = simulated_step(cluster, way)
     return (
         f"check: a step of {way.method} on the {way.graph} at rate {way.comm_rate:g} takes "
@@ -46,10 +46,11 @@ def simulated_step(cluster: Cluster, way: Way) -> float:
     config = cluster.config
     graph = cluster.permitted or make_topology(way.graph, config.ranks, config.seed)
     assert way.comm_rate is not None
+    roles = way.method == "adpsgd"
     options = ProtocolOptions(
         topology=graph,
-        method="async",  # the momentum takes no time
-        comm_rate=way.comm_rate,
+        method="adpsgd" if roles else "async",  # the momentum takes no time
+        comm_rate=1.0 if roles else way.comm_rate,
         network=Network(cluster.link),
         gradients=cluster.times,
         message_bytes=config.message_bytes,

@@ -156,20 +156,28 @@ def _heard(ready: Floats, step: int, graph: Topology | None) -> Floats:
     return latest
 
 
-def pairs_seconds(
-    times: GradientTimes, graph: Topology, comm_rate: float, transfer: float, link: Link
-) -> float:
-    """A step of ranks that exchange in pairs beside their gradients.
+def pairs_intervals(
+    times: GradientTimes,
+    graph: Topology,
+    comm_rate: float | Floats,
+    transfer: float,
+    link: Link,
+) -> Floats:
+    """Seconds from gradient to gradient, by rank, where ranks exchange in pairs beside.
 
     Exchanges cost nothing as long as they keep up. A rank that cannot take part in
-    `comm_rate` of them per gradient of its own is held back by `max_lag`; ranks whose
-    only neighbour is the same one take turns with it.
+    `comm_rate` of them per gradient of its own, for each rank the same or its own, is
+    held back by `max_lag`; ranks whose only neighbour is the same one take turns with it.
     """
     busy = BUSY_TRANSFERS * transfer + BUSY_LATENCIES * link.latency_seconds
     hub = HUB_TRANSFERS * transfer + HUB_LATENCIES * link.latency_seconds
     between = np.maximum(busy, _rivals(graph) * hub)
-    each = np.maximum(times.means, comm_rate * between)
-    return graph.size / float(np.sum(1 / each))
+    return np.maximum(times.means, comm_rate * between)
+
+
+def step_seconds(intervals: Floats) -> float:
+    """Time in which all ranks together make as many gradients as there are ranks."""
+    return len(intervals) / float(np.sum(1 / intervals))
 
 
 def _rivals(graph: Topology) -> Floats:

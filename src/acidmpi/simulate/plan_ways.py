@@ -1,10 +1,16 @@
 """The ways to train that a plan compares, each with what it costs."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from acidmpi.config.plan import PlanConfig
 from acidmpi.dynamics.coefficients import BASELINE, acid_coefficients
+from acidmpi.errors import TopologyError
 from acidmpi.simulate.network import GradientTimes, Link
 from acidmpi.simulate.plan_bytes import reduce_seconds, sent_by, sent_bytes
 from acidmpi.simulate.plan_distance import (
@@ -19,12 +25,14 @@ from acidmpi.simulate.plan_times import (
     expected_slowest,
     exposed_seconds,
     gossip_seconds,
-    pairs_seconds,
+    pairs_intervals,
     shape_of,
+    step_seconds,
     sum_seconds,
 )
 from acidmpi.topology.graph import Topology
 from acidmpi.topology.make import make_topology
+from acidmpi.topology.roles import active_ranks
 from acidmpi.topology.spectrum import spectrum
 
 GRAPHS = ("ring", "torus", "exponential", "complete")
@@ -67,6 +75,8 @@ class Way(NamedTuple):
     lossy instead."""
     exact: bool = False
     """Whether it is SGD on the mean gradient, to rounding."""
+    lopsided: bool = False
+    """Whether communication holds some ranks up and others not."""
 
 
 class Cluster(NamedTuple):
@@ -144,7 +154,7 @@ def ways(cluster: Cluster) -> list[Way]:
         for share in RATES
         for method in ("a2cid2", "async")
     ]
-    return found
+    return found + [_roles(cluster, graph) for graph in _bipartite(cluster)]
 
 
 def _names(text: str) -> list[str]:
@@ -234,21 +244,67 @@ def _gossip(cluster: Cluster) -> Way:
 
 
 def _pairs(cluster: Cluster, graph: Topology, method: str, rate: float) -> Way:
-    config, unit = cluster.config, cluster.times.unit_seconds
-    step = pairs_seconds(
+    tilde = 4 * cluster.config.parameters if method == "a2cid2" else 0
+    way = _beside(cluster, graph, method, rate, _intervals(cluster, graph, rate))
+    return way._replace(
+        memory_bytes=way.memory_bytes + tilde, distance=_distance(graph, method, rate)
+    )
+
+
+def _bipartite(cluster: Cluster) -> Iterator[Topology]:
+    """The graphs on which some ranks may ask and others answer."""
+    for graph in cluster.graphs():
+        with suppress(TopologyError):
+            active_ranks(graph)
+            yield graph
+
+
+def _roles(cluster: Cluster, graph: Topology) -> Way:
+    """AD-PSGD: each gradient of a rank that asks calls for one exchange."""
+    active = active_ranks(graph)
+    intervals = _intervals(cluster, graph, np.where(active, 1.0, 0.0))
+    asked = np.where(active, 1 / intervals, 0.0)
+    rate = 2 * float(asked.sum() / np.sum(1 / intervals))
+    # A rank draws among its neighbours evenly, the last one included.
+    draws = asked / [graph.degree(rank) for rank in range(graph.size)]
+    weights = tuple(float(draws[i] + draws[j]) for i, j in graph.edges)
+    edges = replace(graph, weights=weights, absolute=True)
+    # Ranks that ask do so regularly: their last exchange is half as old as by chance.
+    nearer = 1 - float(active.mean()) / 2
+    way = _beside(cluster, graph, "adpsgd", rate, intervals)
+    return way._replace(
+        distance=nearer * stationary_distance(edges, rate, BASELINE),
+        lopsided=bool(np.any(intervals > cluster.times.means)),
+    )
+
+
+def _intervals(
+    cluster: Cluster, graph: Topology, rate: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return pairs_intervals(
         cluster.times, graph, rate, cluster.transfer_seconds, cluster.link
     )
-    tilde = 4 * config.parameters if method == "a2cid2" else 0
+
+
+def _beside(
+    cluster: Cluster,
+    graph: Topology,
+    method: str,
+    rate: float,
+    intervals: NDArray[np.float64],
+) -> Way:
+    """Exchanges in pairs beside gradients, whatever makes them due."""
+    step = step_seconds(intervals)
     return Way(
         method=method,
         graph=graph.name,
         comm_rate=rate,
         step_seconds=step,
         waiting_seconds=0.0,
-        exposed_seconds=step - unit,
-        sent_bytes=rate * config.message_bytes,
-        memory_bytes=cluster.memory_bytes + STAGING_BYTES + tilde,
-        distance=_distance(graph, method, rate),
+        exposed_seconds=step - cluster.times.unit_seconds,
+        sent_bytes=rate * cluster.config.message_bytes,
+        memory_bytes=cluster.memory_bytes + STAGING_BYTES,
+        distance=float("nan"),
     )
 
 

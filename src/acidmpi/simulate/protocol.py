@@ -281,7 +281,7 @@ class ProtocolSimulation:
 
     def _must_wait(self, member: Member) -> bool:
         limit = self._options.max_lag
-        return limit is not None and member.ledger.lags(limit, self._options.comm_rate)
+        return limit is not None and member.ledger.lags(limit, member.lag_rate)
 
     def _release(self, member: Member) -> None:
         """An exchange was made: go on if communication has caught up."""

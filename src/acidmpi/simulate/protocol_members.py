@@ -19,11 +19,12 @@ from acidmpi.pairing.machine import Machine
 from acidmpi.pairing.schedule import ScheduleMachine
 from acidmpi.simulate.network import EventQueue, GradientTimes, Network
 from acidmpi.topology.graph import Topology
+from acidmpi.topology.roles import active_ranks
 from acidmpi.topology.spectrum import Spectrum, spectrum
 from acidmpi.worker.demand import Demand
 from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.options import MAX_LAG, Pairing, WorkerOptions
-from acidmpi.worker.partners import make_pairing
+from acidmpi.worker.partners import lag_rate, make_pairing
 from acidmpi.worker.state import RankState
 from acidmpi.worker.tally import Tally
 from acidmpi.worker.units import WallUnits
@@ -42,7 +43,7 @@ class ProtocolOptions:
     """
 
     topology: Topology
-    method: Literal["a2cid2", "async"] = "a2cid2"
+    method: Literal["a2cid2", "async", "adpsgd"] = "a2cid2"
     comm_rate: float = 1.0
     pairing: Pairing = "handshake"
     max_lag: int | None = MAX_LAG
@@ -79,10 +80,21 @@ class ProtocolOptions:
 
     def coefficients(self, rate: float) -> Coefficients:
         """Constants for a rate of exchanges."""
-        if self.method == "async":
+        if self.method != "a2cid2":
             return BASELINE
         chi_1, chi_2 = self._spectrum
         return acid_coefficients(chi_1, chi_2, self.safety, rate)
+
+    @cached_property
+    def active(self) -> tuple[bool, ...] | None:
+        """Which ranks ask, where some ask and others answer.
+
+        Raises:
+            TopologyError: the graph has a cycle of odd length.
+        """
+        if self.method != "adpsgd":
+            return None
+        return tuple(active_ranks(self.topology).tolist())
 
     @cached_property
     def _spectrum(self) -> Spectrum:
@@ -100,6 +112,8 @@ class Member(NamedTuple):
     tally: Tally
     machine: Machine
     demand: Demand
+    lag_rate: float
+    """Exchanges that each of its gradients calls for."""
 
     def seconds_to_due(self) -> float:
         """A bound on how long no exchange becomes due; infinite without a unit."""
@@ -142,13 +156,15 @@ def make_member(
     ledger = Ledger(rank, options.topology.size, None)
     state = RankState([x], load("reference"), units, options.method == "a2cid2", ration)
     chosen = _worker_options(options)
+    active = None if options.active is None else options.active[rank]
     machine, demand = make_pairing(
-        chosen, options.topology, rank, units, ledger, active=None
+        chosen, options.topology, rank, units, ledger, active
     )
+    wanted = lag_rate(chosen, options.topology.size, active)
     if options.saturated:
         _never_served(demand)
     tally = Tally(options.topology.size)
-    return Member(rank, x, state, units, ledger, tally, machine, demand)
+    return Member(rank, x, state, units, ledger, tally, machine, demand, wanted)
 
 
 def _worker_options(options: ProtocolOptions) -> WorkerOptions:

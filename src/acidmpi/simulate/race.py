@@ -11,7 +11,7 @@ import numpy as np
 
 from acidmpi.config.protocol import ProtocolConfig, RaceConfig
 from acidmpi.simulate.network import GradientTimes, Link, Network
-from acidmpi.simulate.plan_times import pairs_seconds
+from acidmpi.simulate.plan_times import pairs_intervals, step_seconds
 from acidmpi.simulate.protocol import ProtocolSimulation
 from acidmpi.simulate.protocol_course import BYTES, Learning
 from acidmpi.simulate.protocol_members import ProtocolOptions
@@ -134,13 +134,14 @@ def _pairs(config: RaceConfig, method: Pairwise, rate: float) -> Racer:
         )
         learner = Learning(workload, config.lr)
         simulation = ProtocolSimulation(workload.start(), options, learner)
-        step = pairs_seconds(
+        intervals = pairs_intervals(
             times,
             options.topology,
             rate,
             _transfer(config, setting),
             options.network.link,
         )
+        step = step_seconds(intervals)
         return _first_below(simulation, config, workload, step, loss)
 
     return seconds

@@ -16,7 +16,8 @@ from acidmpi.topology.make import make_topology
 
 
 def ranked(**options):
-    return rank(ways(Cluster.of(PlanConfig(**options))))
+    config = PlanConfig(**options)
+    return rank(ways(Cluster.of(config)), config.most_distance)
 
 
 def printed(**options):
@@ -68,8 +69,35 @@ def test_everything_said_is_said_of_every_way():
 
 def test_each_method_is_in_the_table():
     text = printed(straggler_factor=3.0, gigabits_per_second=1.0)
-    for name in ("a2cid2,", "async,", "gossip,", "localsgd,", "allreduce  ", "qsgd"):
+    for name in (
+        "a2cid2,",
+        "async,",
+        "adpsgd,",
+        "gossip,",
+        "localsgd,",
+        "allreduce  ",
+        "qsgd",
+    ):
         assert f"\n{name}" in text or f"\nallreduce, {name}" in text
+
+
+def test_roles_need_a_graph_of_two_sides_and_set_the_rate():
+    found = {(w.method, w.graph): w for w in ranked()}
+    assert found["adpsgd", "ring"].comm_rate == 1.0
+    assert ("adpsgd", "exponential") not in found
+    assert "adpsgd" not in {w.method for w in ranked(graph="ring", ranks=15)}
+    star = {w.method: w for w in ranked(graph="star", ranks=16)}
+    assert star["adpsgd"].comm_rate == pytest.approx(2 / 16)  # the middle asks
+    assert star["adpsgd"].sent_bytes == pytest.approx(4 * 11_200_000 / 8)
+
+
+def test_ranks_that_only_answer_must_not_run_ahead():
+    """They wait for nothing, so a network that holds up the others makes them first."""
+    fast, slow = ranked(gigabits_per_second=10.0), ranked(gigabits_per_second=1.0)
+    assert not any(way.lopsided for way in fast)
+    assert all(way.lopsided == (way.method == "adpsgd") for way in slow)
+    quick, right = a_way(lopsided=True, step_seconds=0.1), a_way()
+    assert rank([quick, right])[0] is right
 
 
 def a_way(**changes):

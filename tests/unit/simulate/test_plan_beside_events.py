@@ -33,11 +33,14 @@ EVEN_TIGHTER = {"gigabits_per_second": 10.0, "latency_seconds": 0.02}
 SLOW_RANK = {"straggler_factor": 3.0}
 
 
-def planned(graph, rate=1.0, ranks=16, **changes):
-    config = PlanConfig(ranks=ranks, graph=graph, compressions="none", **changes)
+def planned(graph, method="async", **changes):
+    config = PlanConfig(ranks=16, graph=graph, compressions="none", **changes)
     cluster = Cluster.of(config)
+    rates = {"async": 1.0}
     return cluster, next(
-        way for way in ways(cluster) if way.comm_rate == rate and way.method == "async"
+        way
+        for way in ways(cluster)
+        if way.method == method and way.comm_rate == rates.get(method, way.comm_rate)
     )
 
 
@@ -56,6 +59,22 @@ def planned(graph, rate=1.0, ranks=16, **changes):
 )
 def test_a_step_of_pairs(graph, changes):
     cluster, way = planned(graph, **changes)
+    assert way.step_seconds == pytest.approx(simulated_step(cluster, way), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("graph", "changes"),
+    [
+        ("ring", FREE),
+        ("ring", TIGHT),
+        ("torus", TIGHT),
+        ("star", TIGHT),
+        ("ring", SLOW_RANK),
+        ("path", {**TIGHT, **SLOW_RANK}),
+    ],
+)
+def test_a_step_of_ranks_with_roles(graph, changes):
+    cluster, way = planned(graph, "adpsgd", **changes)
     assert way.step_seconds == pytest.approx(simulated_step(cluster, way), rel=0.15)
 
 
@@ -138,6 +157,14 @@ def test_distance_with_the_handshake(name, method):
     cluster, _ = planned(name)
     way = next(w for w in ways(cluster) if w.method == method and w.comm_rate == 1.0)
     found = simulated_distance(graph, method, "handshake", 0.3)
+    assert way.distance == pytest.approx(found, rel=0.25)
+
+
+@pytest.mark.parametrize("name", ["ring", "torus", "grid", "star"])
+def test_distance_with_roles(name):
+    graph = make_topology(name, 16)
+    _, way = planned(name, "adpsgd")
+    found = simulated_distance(graph, "adpsgd", "handshake", 0.3)
     assert way.distance == pytest.approx(found, rel=0.25)
 
 
