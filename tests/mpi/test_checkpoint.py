@@ -128,8 +128,9 @@ def test_a_signal_to_one_rank_keeps_all_and_has_a_status(run, folder, monkeypatc
     assert summary_of(folder)["stop_reason"] == "interrupted"
     done = sum(summary_of(folder)["gradients"])
     finished(run(*arguments, "--epochs", f"{(done + 9) * 16 / 1437}", "--resume"))
-    # Ranks hear a little late that the goal is reached.
-    assert done < sum(summary_of(folder)["gradients"]) < done + 9 + 4 * COMM.size
+    # Ranks hear late that the goal is reached: by time, so by more gradients where they
+    # share cores. What this is to find is a total that begins anew, or never ends.
+    assert done + 9 <= sum(summary_of(folder)["gradients"]) < done + 9 + 16 * COMM.size
 
 
 @few
