@@ -10,7 +10,7 @@ import pytest
 from mpi4py import MPI
 
 from acidmpi.compression.dense import Cast, NoCompression
-from acidmpi.compression.protocol import AllToAll, Gather, Spec, Sum
+from acidmpi.compression.protocol import AllToAll, Gather, Mean, Spec, Sum
 from acidmpi.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -245,8 +245,9 @@ def test_several_stages_and_phases(progress):
     assert len(seen) == 2
 
 
+@pytest.mark.parametrize("kind", [Sum, Mean])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_long_sums_are_those_of_numpy_bit_for_bit(monkeypatch, dtype):
+def test_long_sums_are_those_of_numpy_bit_for_bit(monkeypatch, dtype, kind):
     monkeypatch.setattr(messages, "LONG_SUM_BYTES", 1)
     monkeypatch.setattr(allreduce, "LARGEST_CHUNK_BYTES", 256)
     lengths = (1, 15, 16, 17, 100, 1000, 4099)
@@ -254,7 +255,7 @@ def test_long_sums_are_those_of_numpy_bit_for_bit(monkeypatch, dtype):
     comm = COMM.Dup()
     channel = Channel(comm, Traffic())
     arrays = [vector.copy() for vector in everyone[RANK]]
-    pending = [channel.post(Sum(array)) for array in arrays]
+    pending = [channel.post(kind(array)) for array in arrays]
     end = time.monotonic() + 20
     while sum(one.test() for one in pending) < len(pending):
         assert time.monotonic() < end
@@ -264,7 +265,22 @@ def test_long_sums_are_those_of_numpy_bit_for_bit(monkeypatch, dtype):
         expected = terms[0]
         for term in terms[1:]:
             expected = expected + term
+        if kind is Mean:
+            expected = expected / expected.dtype.type(SIZE)
         assert np.array_equal(array, expected)
+
+
+def test_a_short_mean_is_divided_once():
+    comm = COMM.Dup()
+    array = np.full(5, RANK + 1.0)
+    pending = Channel(comm, Traffic()).post(Mean(array))
+    end = time.monotonic() + 20
+    while not pending.test():
+        assert time.monotonic() < end
+    assert pending.test()
+    comm.Barrier()
+    comm.Free()
+    assert np.array_equal(array, np.full(5, (SIZE + 1) / 2))
 
 
 def vectors_of(rank, lengths, dtype):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from acidmpi.compression.protocol import AllToAll, Gather, Place, Sum
+from acidmpi.compression.protocol import AllToAll, Gather, Mean, Place, Sum
 
 
 @dataclass
@@ -95,7 +95,7 @@ def check_alike(messages):
         assert shape[0] == len(messages)
     else:
         assert len(shape) == 1
-    assert kind is not Sum or dtype in (np.float32, np.float64)
+    assert kind not in (Sum, Mean) or dtype in (np.float32, np.float64)
 
 
 def add_up(arrays):
@@ -105,6 +105,13 @@ def add_up(arrays):
         total += array
     for array in arrays:
         array[:] = total
+    return arrays
+
+
+def average(arrays):
+    add_up(arrays)
+    for array in arrays:
+        array /= len(arrays)
     return arrays
 
 
@@ -118,4 +125,4 @@ def exchange(arrays):
     return [together[:, rank].copy() for rank in range(len(arrays))]
 
 
-ANSWER = {Sum: add_up, Gather: hand_out, AllToAll: exchange}
+ANSWER = {Sum: add_up, Mean: average, Gather: hand_out, AllToAll: exchange}

@@ -104,9 +104,8 @@ class Parcel:
         for piece, gradient in zip(self.pieces, gradients, strict=True):
             piece[:] = widen(gradient)
 
-    def take_mean(self, size: int) -> None:
-        """Divide the sum over `size` ranks, and write the gradients back."""
-        self.array /= size
+    def deliver(self) -> None:
+        """Write the gradients back."""
         for piece, gradient in zip(self.pieces, self._gradients, strict=True):
             narrow(piece, gradient)
 

@@ -22,7 +22,7 @@ from acidmpi.compression.lowrank_message import (
 from acidmpi.compression.lowrank_plan import Form, Kind, Plan
 from acidmpi.compression.orthogonal import orthogonalise
 from acidmpi.compression.packing import widen
-from acidmpi.compression.protocol import Array, Place, Spec, State, Sum, Work
+from acidmpi.compression.protocol import Array, Mean, Place, Spec, State, Work
 from acidmpi.errors import ConfigError
 
 Factors = dict[int, Array]
@@ -90,15 +90,15 @@ class LowRankReduction:
 
     def _loose(self, bucket: Bucket) -> Work:
         parcel = Parcel(bucket.dtype, bucket.loose, ())
-        yield Sum(parcel.array)
-        parcel.take_mean(self._place.size)
+        yield Mean(parcel.array)
+        parcel.deliver()
 
     def _dense(self, bucket: Bucket, step: int) -> Work:
         """All as it is; the last mean before the cycle gives the first factors."""
         gradients = [cell.gradient for cell in bucket.cells]
         parcel = Parcel(bucket.dtype, gradients + bucket.loose, ())
-        yield Sum(parcel.array)
-        parcel.take_mean(self._place.size)
+        yield Mean(parcel.array)
+        parcel.deliver()
         if self._plan.ends_opening(step):
             for cell, mean in zip(bucket.cells, parcel.pieces, strict=False):
                 self._iterate(cell, mean.reshape(cell.form.rows, cell.form.columns))
@@ -119,8 +119,8 @@ class LowRankReduction:
         for cell, basis, new in zip(bucket.cells, bases, parcel.factors, strict=True):
             matrices.append(self._matrix(cell))
             np.matmul(matrices[-1], basis, out=new)
-        yield Sum(parcel.array)
-        parcel.take_mean(self._place.size)
+        yield Mean(parcel.array)
+        parcel.deliver()
         for cell, mean in zip(bucket.cells, parcel.factors, strict=True):
             self._factors[Kind.LEFT][cell.parameter] = mean
         yield from self._half(bucket._replace(loose=[]), Kind.RIGHT, matrices)
@@ -132,8 +132,8 @@ class LowRankReduction:
         for matrix, basis, new in zip(matrices, bases, parcel.factors, strict=True):
             np.matmul(matrix if kind is Kind.LEFT else matrix.T, basis, out=new)
             self._leave(matrix, {kind: new, _OTHER[kind]: basis})
-        yield Sum(parcel.array)
-        parcel.take_mean(self._place.size)
+        yield Mean(parcel.array)
+        parcel.deliver()
         for cell, basis, mean in zip(bucket.cells, bases, parcel.factors, strict=True):
             self._finish(cell, {kind: mean, _OTHER[kind]: basis})
 

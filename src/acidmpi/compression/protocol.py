@@ -54,6 +54,15 @@ class Sum(NamedTuple):
     array: Array
 
 
+class Mean(NamedTuple):
+    """The mean of `array` over all ranks: a `Sum` that is divided where it is made.
+
+    For long arrays each rank divides its own part only, while that is in cache.
+    """
+
+    array: Array
+
+
 class Gather(NamedTuple):
     """Everyone gets everyone's `array` (one-dimensional, contiguous, of any type).
 
@@ -87,7 +96,7 @@ class Swap(NamedTuple):
     received: Array
 
 
-Message = Sum | Gather | AllToAll | Swap
+Message = Sum | Mean | Gather | AllToAll | Swap
 
 Work = Generator[Message, Array, None]
 """The reduction of one bucket: messages out, replies in."""

@@ -27,10 +27,10 @@ from acidmpi.compression.protocol import (
     AllToAll,
     Array,
     Gather,
+    Mean,
     Place,
     Spec,
     State,
-    Sum,
     Work,
 )
 
@@ -234,7 +234,7 @@ class TwoPhase(Base):
 
 
 class Dense(Base):
-    """The plain mean of float64 or float32, summed by MPI where it lies."""
+    """The plain mean of float64 or float32, taken where it lies."""
 
     stages = 1
 
@@ -249,6 +249,5 @@ class Dense(Base):
         if not self.layout(indices).size:
             return
         flat = pack(gradients)
-        yield Sum(flat)
-        flat /= self.place.size
+        yield Mean(flat)
         unpack(flat, gradients)

@@ -103,10 +103,14 @@ class Owned:
         comm: where messages go.
         part: its elements in this rank's array.
         staging: bytes for `DEPTH` chunks of each peer.
+        divisor: what sums are divided by before they go out.
     """
 
-    def __init__(self, comm: MPI.Comm, part: Array, staging: Array) -> None:
+    def __init__(
+        self, comm: MPI.Comm, part: Array, staging: Array, divisor: int
+    ) -> None:
         self._comm = comm
+        self._divisor = divisor
         self._peers = [p for p in range(comm.size) if p != comm.rank]
         self._chunks = chunks_of(part, comm.size)
         shape = (DEPTH, len(self._peers), chunk_bytes(comm.size) // part.itemsize)
@@ -148,6 +152,8 @@ class Owned:
     def _sum(self, number: int) -> None:
         chunk = self._chunks[number]
         add_in_order(self._rows(number), chunk, self._comm.rank)
+        if self._divisor > 1:
+            chunk /= self._divisor
         for peer in self._peers:
             self._sending.append(self._comm.Isend([chunk, MPI.BYTE], peer, SUM_TAG))
         if number + DEPTH < len(self._chunks):
@@ -181,11 +187,14 @@ class LongSum:
         comm: where messages go; of two ranks or more.
         array: float64 or float32, one-dimensional, contiguous; replaced by the sum.
         staging: `staging_bytes(comm.size)` bytes that no other sum uses meanwhile.
+        divisor: what the sum is divided by.
     """
 
-    def __init__(self, comm: MPI.Comm, array: Array, staging: Array) -> None:
+    def __init__(
+        self, comm: MPI.Comm, array: Array, staging: Array, divisor: int = 1
+    ) -> None:
         parts = parts_of(array, comm.size)
-        self._owned = Owned(comm, parts[comm.rank], staging)
+        self._owned = Owned(comm, parts[comm.rank], staging, divisor)
         self._flows = [
             Outbound(comm, peer, part)
             for peer, part in enumerate(parts)

@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from acidmpi.arrays import bfloat16
 from acidmpi.clocks import WallClock
-from acidmpi.compression.protocol import Array, Sum
+from acidmpi.compression.protocol import Array, Mean
 from acidmpi.errors import ConfigError
 from acidmpi.mpi.collectives import GROWTH
 from acidmpi.parallel.messages import LARGEST_COUNT, Channel, Traffic
@@ -100,9 +100,9 @@ class Collectives:
         return [pickle.loads(part.tobytes()) for part in parts]
 
     def _average(self, flat: Array) -> Array:
-        pending = self._channel.post(Sum(flat))
+        pending = self._channel.post(Mean(flat))
         self._until(pending.test, "an average", (pending, flat))
-        return np.divide(flat, self._comm.size, out=flat)
+        return flat
 
     def _wait(self, requests: list[MPI.Request], what: str) -> None:
         self._until(lambda: MPI.Request.Testall(requests), what, requests)

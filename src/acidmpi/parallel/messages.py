@@ -7,12 +7,21 @@ that is all MPI asks for, and what `loop` takes care of.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from mpi4py import MPI
 
-from acidmpi.compression.protocol import AllToAll, Array, Gather, Message, Sum, Swap
+from acidmpi.compression.protocol import (
+    AllToAll,
+    Array,
+    Gather,
+    Mean,
+    Message,
+    Sum,
+    Swap,
+)
 from acidmpi.errors import ConfigError
 from acidmpi.parallel.allreduce import LongSum, staging_bytes
 
@@ -58,7 +67,7 @@ def sent_bytes(message: Message, size: int) -> int:
     """
     total = message.array.nbytes
     match message:
-        case Sum():
+        case Sum() | Mean():
             return 2 * (size - 1) * total // size
         case Gather():
             return (size - 1) * total
@@ -95,18 +104,17 @@ class Channel:
         self._traffic.bytes_sent += sent_bytes(message, self._comm.size)
         if self._comm.size == 1:
             return Alone(message)
-        if isinstance(message, Sum) and message.array.nbytes >= LONG_SUM_BYTES:
-            return self._post_long(message.array)
+        if isinstance(message, Sum | Mean) and message.array.nbytes >= LONG_SUM_BYTES:
+            return self._post_long(message.array, divisor_of(message, self._comm.size))
         if isinstance(message, Swap):
             return PostedSwap(self._comm, message)
         return Posted(self._comm, message)
 
-    def _post_long(self, array: Array) -> Pending:
+    def _post_long(self, array: Array, divisor: int) -> Pending:
         if not self._staging.size:
             self._staging = np.empty(staging_bytes(self._comm.size), np.uint8)
-        pending = PendingSum(
-            array, self._sums, lambda: LongSum(self._comm, array, self._staging), self
-        )
+        start = partial(LongSum, self._comm, array, self._staging, divisor)
+        pending = PendingSum(array, self._sums, start, self)
         self._sums.append(pending)
         return pending
 
@@ -128,11 +136,12 @@ class Alone:
 class Posted:
     """A message that MPI's own collective operation carries."""
 
-    def __init__(self, comm: MPI.Comm, message: Sum | Gather | AllToAll) -> None:
+    def __init__(self, comm: MPI.Comm, message: Sum | Mean | Gather | AllToAll) -> None:
         mine = message.array
         self._keep = mine
+        self._divisor = divisor_of(message, comm.size)
         match message:
-            case Sum():
+            case Sum() | Mean():
                 self.reply = mine
                 self._request = comm.Iallreduce(MPI.IN_PLACE, mine, op=MPI.SUM)
             case Gather():
@@ -144,7 +153,17 @@ class Posted:
 
     def test(self) -> bool:
         """Whether MPI is done with it."""
-        return bool(self._request.Test())
+        if not self._request.Test():
+            return False
+        if self._divisor > 1:
+            self.reply /= self._divisor
+            self._divisor = 1
+        return True
+
+
+def divisor_of(message: Message, size: int) -> int:
+    """What the sum of a message is divided by."""
+    return size if isinstance(message, Mean) else 1
 
 
 class PostedSwap:
@@ -214,7 +233,7 @@ def check(message: Message, size: int) -> None:
         )
     if isinstance(message, Swap):
         _check_swap(message, size)
-    if isinstance(message, Sum):
+    if isinstance(message, Sum | Mean):
         if array.dtype not in (np.float32, np.float64):
             raise ConfigError(f"only float32 and float64 are summed, got {array.dtype}")
     elif array.nbytes > LARGEST_COUNT:

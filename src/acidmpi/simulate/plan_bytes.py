@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from acidmpi.compression.protocol import AllToAll, Gather, Message, Place, Spec
+from acidmpi.compression.protocol import (
+    AllToAll,
+    Gather,
+    Mean,
+    Message,
+    Place,
+    Spec,
+)
 from acidmpi.compression.registry import make
 from acidmpi.simulate.network import Link
 from acidmpi.simulate.plan_times import (
@@ -60,7 +67,7 @@ def sent_by(name: str, size: int) -> Sent:
             except StopIteration:
                 break
             share = message.array.nbytes / SIDE**2
-            found.append((type(message).__name__, share))
+            found.append((_kind(message), share))
             reply = _reply(message, size)
     kept = sum(np.asarray(value).nbytes for value in reduction.state().values())
     return Sent(tuple(found), phases, kept / SIDE**2)
@@ -87,6 +94,11 @@ def sent_bytes(sent: Sent, parameters: int, size: int) -> float:
     }
     each = sum(factors[kind] * share for kind, share in sent.messages) / sent.phases
     return each * parameters
+
+
+def _kind(message: Message) -> str:
+    """A mean travels as a sum does."""
+    return "Sum" if isinstance(message, Mean) else type(message).__name__
 
 
 def _reply(message: Message, size: int) -> Any:

@@ -7,7 +7,7 @@ from support.ranks_in_memory import Ranks
 from acidmpi.arrays import bfloat16
 from acidmpi.compression.codecs import layout_of
 from acidmpi.compression.dense import Cast, NoCompression
-from acidmpi.compression.protocol import AllToAll, Gather, Place, Spec, Sum
+from acidmpi.compression.protocol import AllToAll, Gather, Mean, Place, Spec
 from acidmpi.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ def test_the_mean_of_floats_is_one_sum_in_place(dtype, size):
     ranks.reduce(gradients)
     wanted = np.add.reduce(rows, axis=0) / size
     np.testing.assert_allclose(np.concatenate(gradients[-1]), wanted, rtol=1e-6)
-    assert ranks.traffic.kinds == [Sum]
+    assert ranks.traffic.kinds == [Mean]
     assert ranks.traffic.sent_bytes == [50 * rows.itemsize] * size
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from acidmpi.compression.protocol import AllToAll, Gather, Sum, Swap
+from acidmpi.compression.protocol import AllToAll, Gather, Mean, Sum, Swap
 from acidmpi.errors import ConfigError
 from acidmpi.parallel import messages
 from acidmpi.parallel.messages import Alone, check, sent_bytes
@@ -47,7 +47,8 @@ def test_messages_that_mpi_cannot_count_are_refused(kind, monkeypatch):
 def test_volumes_are_those_of_the_best_algorithms(size):
     each = 4 * 8
     array = np.zeros(size * 4)
-    assert sent_bytes(Sum(array), size) == 2 * (size - 1) * each
+    for kind in (Sum, Mean):
+        assert sent_bytes(kind(array), size) == 2 * (size - 1) * each
     assert sent_bytes(Gather(array), size) == (size - 1) * size * each
     assert sent_bytes(AllToAll(array.reshape(size, 4)), size) == (size - 1) * each
     swap = Swap(array, (0,) * 3, (), np.zeros((0, array.size)))
@@ -57,6 +58,7 @@ def test_volumes_are_those_of_the_best_algorithms(size):
 def test_a_rank_alone_answers_itself():
     array = np.arange(3.0)
     assert Alone(Sum(array)).reply is array
+    assert Alone(Mean(array)).reply is array
     assert Alone(Gather(array)).reply.tolist() == [[0.0, 1.0, 2.0]]
     rows = array[None]
     assert Alone(AllToAll(rows)).reply is rows
