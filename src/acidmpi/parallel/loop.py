@@ -176,7 +176,7 @@ class AveragingLoop:
         what = "close()" if self._closing is not None else self._run.waiting
         if activity != self._seen or what is None:
             self._seen, self._moved_seconds = activity, now
-            return Pace.POLL
+            return Pace.IDLE if what is None else Pace.POLL
         still = now - self._moved_seconds
         if still > self._deadline_seconds:
             raise DeadlineExceeded(

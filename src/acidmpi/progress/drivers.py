@@ -1,7 +1,8 @@
 """Who advances a communication loop: a thread of its own, or the caller.
 
 The thread sleeps between looks, twice as long after each that found nothing, and never
-longer than until something is due. While bytes move it does not sleep, but gives its core
+longer than until something is due, unless the loop says that only its caller can give it
+something to do. While bytes move it does not sleep, but gives its core
 away when another thread wants it. A failure goes to the loop's `abandon`.
 """
 
@@ -18,6 +19,10 @@ from acidmpi.progress.waits import Backoff, Pace
 SHORTEST_SLEEP_SECONDS = 50e-6
 LONGEST_SLEEP_SECONDS = 15e-3
 LARGEST_CROWD = 4.0
+
+IDLE_SECONDS = 0.1
+"""Sleep of a loop that waits for its caller: a look at caches that a computation fills
+with its own takes 100 µs of its core."""
 
 
 class Loop(Protocol):
@@ -99,9 +104,14 @@ class PollingThread:
             self._seen = activity
             self._backoff.reset()
         elif pace is not Pace.HOT and not self._loop.ended:
-            self._sleep(min(self._backoff.next(), self._loop.seconds_to_next()))
+            self._sleep(self._pause(pace))
         if self._crowded:
             os.sched_yield()
+
+    def _pause(self, pace: Pace) -> float:
+        if pace is Pace.IDLE:
+            return IDLE_SECONDS
+        return min(self._backoff.next(), self._loop.seconds_to_next())
 
     def _sleep(self, seconds: float) -> None:
         if seconds > 0.0 and self._wake.wait(seconds):

@@ -24,6 +24,9 @@ class Pace(IntEnum):
     POLL = 1
     """Another rank has to act; look again soon, then less and less often."""
 
+    IDLE = 2
+    """The caller has to act, who will say so; look only for what never should come."""
+
 
 Steps = Generator[Pace, None, T]
 """A piece of work that yields its pace and returns a `T`."""

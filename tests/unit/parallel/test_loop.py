@@ -97,7 +97,7 @@ def complete_a_step(bench, loop):
 
 
 def test_an_idle_loop_has_nothing_due(loop):
-    assert advance(loop) is Pace.POLL
+    assert advance(loop) is Pace.IDLE
     assert loop.seconds_to_next() == math.inf
 
 

@@ -8,8 +8,10 @@ import pytest
 from acidmpi.errors import DeadlineExceeded
 from acidmpi.progress import Pace
 from acidmpi.progress.drivers import (
+    IDLE_SECONDS,
     LARGEST_CROWD,
     LONGEST_SLEEP_SECONDS,
+    SHORTEST_SLEEP_SECONDS,
     PollingCaller,
     PollingThread,
     longest_sleep,
@@ -209,3 +211,30 @@ def test_a_caller_meets_its_deadline():
     _, driver = inline()
     with pytest.raises(DeadlineExceeded, match=r"others did not follow within 0\.02 s"):
         driver.wait(lambda: False, 0.02)
+
+
+def idle(loop):
+    return Pace.IDLE
+
+
+def test_a_loop_that_waits_for_its_caller_is_left_alone_until_it_is_woken():
+    loop, driver = thread()
+    loop.pace, loop.next = Pace.IDLE, 1e-3
+    assert looks_during(loop, driver, 0.5) < 0.5 / IDLE_SECONDS + 5
+
+    loop, driver = thread([idle, end])
+    driver.start()
+    began = time.perf_counter()
+    driver.wake()
+    driver.finish()
+    assert time.perf_counter() - began < 10 * IDLE_SECONDS
+    assert loop.looks == 2
+
+
+def test_waiting_for_the_caller_is_no_step_towards_longer_sleeps():
+    _, driver = thread([idle] * 9 + [lambda loop: None, end])
+    slept = []
+    driver._sleep = slept.append
+    driver.start()
+    driver.finish()
+    assert slept == [*[IDLE_SECONDS] * 9, SHORTEST_SLEEP_SECONDS]
