@@ -26,8 +26,6 @@ LENGTH = 60
 WAYS = [
     ("handshake", "thread"),
     ("handshake", "inline"),
-    ("confirmed", "thread"),
-    ("confirmed", "inline"),
     ("fifo", "thread"),
     ("schedule", "inline"),
 ]

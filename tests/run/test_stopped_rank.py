@@ -46,7 +46,7 @@ def pid_of(mpiexec, rank):
 @pytest.fixture
 def run(tmp_path):
     folder, said = tmp_path / "run", (tmp_path / "said").open("w+")
-    arguments = "-m acidmpi.train --task quadratic --epochs 1e6 --pairing confirmed"
+    arguments = "-m acidmpi.train --task quadratic --epochs 1e6"
     deadline = ["--deadline-seconds", DEADLINE_SECONDS]
     process = mpirun.start(
         RANKS,

@@ -13,6 +13,7 @@ Every way begins with the same state, mixed to the present as after a gradient.
 """
 
 import math
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,17 @@ class Still:
             receive[:] = send
             self._filled.add(address)
         return _Complete()
+
+    def withdraw(self) -> int:
+        """Nothing is under way."""
+        return 0
+
+    def drain(self, peer: int, sizes: Sequence[int]) -> None:
+        """Nothing comes."""
+
+    def is_quiet(self, dead: Container[int] = ()) -> bool:
+        """Always."""
+        return True
 
     def drop(self) -> None:
         """Nothing is under way."""

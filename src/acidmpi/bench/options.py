@@ -66,7 +66,7 @@ class PairingOptions:
     method: Literal["a2cid2", "async"] = "a2cid2"
     """With the companion vector of a2cid2, or without."""
 
-    pairing: Literal["handshake", "confirmed", "fifo"] = "handshake"
+    pairing: Literal["handshake", "fifo"] = "handshake"
     """How peers find each other."""
 
     seconds: Annotated[float, above(0)] = 5.0

@@ -32,7 +32,7 @@ class ProtocolConfig:
     comm_rate: Annotated[float, at_least(0)] = 1.0
     """Exchanges that a rank takes part in during one mean gradient, on average."""
 
-    pairing: Literal["handshake", "confirmed", "schedule", "fifo"] = "handshake"
+    pairing: Literal["handshake", "schedule", "fifo"] = "handshake"
     """How peers find each other."""
 
     max_lag: Annotated[int | None, at_least(0)] = 16

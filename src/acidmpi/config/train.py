@@ -121,7 +121,7 @@ class TrainConfig:
     """How many exchanges communication may fall behind before the computation waits;
     with none it never waits."""
 
-    pairing: Literal["handshake", "confirmed", "schedule", "fifo"] = "handshake"
+    pairing: Literal["handshake", "schedule", "fifo"] = "handshake"
     """How peers find each other: by asking, by asking and confirming (goes on without a
     neighbour that does not answer), by a schedule drawn from the shared seed, or first
     come, first served."""
@@ -238,7 +238,7 @@ def _check_used(config: TrainConfig) -> None:
 
 def _check_tolerant(config: TrainConfig) -> None:
     """Raise where a death cannot be survived, though that is asked for."""
-    if config.fault_tolerant and config.pairing not in ("handshake", "confirmed"):
+    if config.fault_tolerant and config.pairing != "handshake":
         raise ConfigError(
             "--fault-tolerant is for --pairing handshake, got "
             f"{config.pairing!r}; choose handshake, or leave out --fault-tolerant and "

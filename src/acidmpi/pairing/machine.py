@@ -4,11 +4,11 @@ Guarantees of every machine:
 - it is pure: it keeps no clock, touches no network, and draws only from the generator
   it was given;
 - a rank is in at most one exchange: `matched` changes from one peer to another only
-  through `finish`;
+  through `finish`, or by way of nobody: `receive` and `remove` may leave it unmatched;
 - it answers at once; in return, what a call returns must be sent at once and in that
   order, because the protocols rest on the order of each channel.
 
-Only `confirmed.ConfirmedMachine` can lose a peer; the others refuse it with one message.
+Only `handshake.HandshakeMachine` can lose a peer; the others refuse it with one message.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Machine(Protocol):
     """One rank's side of a pairing protocol.
 
     Any of `start`, `receive`, `finish` and `retire` may leave the machine matched: look
-    at `matched` after each. `remove` may leave it unmatched.
+    at `matched` after each. `receive` and `remove` may leave it unmatched.
     """
 
     @property
@@ -56,11 +56,6 @@ class Machine(Protocol):
     @property
     def asking(self) -> int | None:
         """The neighbour whose answer is outstanding."""
-        ...
-
-    @property
-    def awaited(self) -> int | None:
-        """The rank whose next word this one waits for: asked by it, or promised to."""
         ...
 
     @property
@@ -108,6 +103,15 @@ class Machine(Protocol):
 
     def set_aside(self) -> Sends:
         """Wait no longer for the rank that is `asking`; its answer is taken later."""
+        ...
+
+    @property
+    def aside(self) -> frozenset[int]:
+        """Ranks that were set aside and have not answered since."""
+        ...
+
+    def outdate(self, peer: int) -> None:
+        """`peer`, which was set aside, was asked for what this rank no longer offers."""
         ...
 
     def remove(self, peer: int) -> Sends:
@@ -163,11 +167,6 @@ class Facade(Generic[S]):
         return self._state.asking
 
     @property
-    def awaited(self) -> int | None:
-        """The rank whose next word this one waits for."""
-        return self._state.asking
-
-    @property
     def retired(self) -> bool:
         """Whether this rank starts no more."""
         return self._state.retired
@@ -183,7 +182,20 @@ class Facade(Generic[S]):
         """Never: this protocol waits for every answer."""
         return False
 
+    @property
+    def aside(self) -> frozenset[int]:
+        """Nobody: this protocol waits for every answer."""
+        return frozenset()
+
     def set_aside(self) -> Sends:
+        """Refused.
+
+        Raises:
+            ConfigError: this protocol waits for every answer.
+        """
+        self._refuse()
+
+    def outdate(self, peer: int) -> None:
         """Refused.
 
         Raises:
@@ -209,8 +221,8 @@ class Facade(Generic[S]):
 
     def _refuse(self) -> NoReturn:
         raise ConfigError(
-            "only the confirmed handshake goes on without a peer, got "
-            f"{type(self).__name__}; choose the pairing 'handshake' and fault tolerance"
+            "only the handshake goes on without a peer, got "
+            f"{type(self).__name__}; choose the pairing 'handshake'"
         )
 
     def state(self) -> dict[str, Any]:

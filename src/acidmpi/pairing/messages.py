@@ -22,11 +22,11 @@ class Kind(IntEnum):
     OPEN = 4
     """I start no more, ask me whenever you are due (`fifo` only); needs no answer."""
 
-    CONFIRM = 5
-    """Your ACCEPT stands: both of us are matched (`confirmed` only)."""
+    CANCEL = 5
+    """You have begun too late, I have gone on: take it back (`handshake` only)."""
 
-    CANCEL = 6
-    """Your ACCEPT came too late, I have gone on: be free (`confirmed` only)."""
+    DROPPED = 6
+    """I have; so many chunks will come to you all the same (`handshake` only)."""
 
 
 class Send(NamedTuple):

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from mpi4py import MPI
 
+from acidmpi.pairing.messages import Kind
+
 TAG = 2
 FAIL = 100
 """Kind of the message with which a failing rank says so; its text follows the header."""
@@ -29,7 +31,7 @@ TOTAL = 104
 CALL = 105
 """Kind of the message with which one survivor asks for what it will average."""
 
-LOADED = (BEAT, TOTAL, CALL)
+LOADED = (BEAT, TOTAL, CALL, int(Kind.DROPPED))
 """Kinds that carry numbers, not a text."""
 
 NEWS = 110

@@ -61,7 +61,7 @@ class Conversation:
         if machine.matched is not None:
             if not self.exchanging:
                 self._begin(machine.matched)
-        elif machine.awaited is None:
+        elif machine.asking is None:
             self._start()
 
     def hear(self, source: int, kind: int) -> None:

@@ -15,7 +15,6 @@ MOST_LINES = 16
 
 KINDS = {
     "answer": "the answer to a question",
-    "confirmation": "its word after being accepted",
     "chunk": "a chunk of an exchange",
     "heartbeat": "the heartbeat",
 }

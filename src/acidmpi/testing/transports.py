@@ -4,7 +4,7 @@ A routine is one rank's side, written as a generator; who runs it advances the s
 turn (ranks of one process) or only its own (ranks of MPI).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,11 @@ from acidmpi.transport.protocol import Pending, Transport
 
 SIZES = (1, 7, 1000, 300_000)
 DTYPES = ("float32", "float64", "float16", "uint16")
+WITHDRAWN = (10, 300_000, 1000)
+"""Sizes of transfers, in numbers, that go with their envelope or after it."""
+
+ANSWER = 10
+LOOKS = 200
 PATIENCE_SECONDS = 30.0
 
 Routine = Callable[[Transport, int, int], Steps[None]]
@@ -87,7 +92,58 @@ def does_not_finish_early(transport: Transport, rank: int, peer: int) -> Steps[N
     assert pending.test()
 
 
+def takes_back(transport: Transport, rank: int, peer: int) -> Steps[None]:
+    """What one side alone has begun is withdrawn and drained; the next is not mixed up.
+
+    The first message after it tells the other side that it may send.
+    """
+    if rank < peer:
+        yield from _begins_alone(transport, rank, peer)
+    elif rank > peer:
+        yield from _drains(transport, rank, peer)
+
+
+def _begins_alone(transport: Transport, rank: int, peer: int) -> Steps[None]:
+    rooms = [np.full(size, -1.0, "float32") for size in WITHDRAWN]
+    pending = [
+        transport.post(peer, values_of(rank, room.size, "float32", number), room)
+        for number, room in enumerate(rooms)
+    ]
+    yield from _withdrawn(transport, pending)
+    yield from _answered(transport, rank, peer)
+    sent = values_of(rank, ANSWER, "float32")
+    yield from _withdrawn(transport, [transport.post(peer, sent, rooms[0])])
+    yield from until(transport.is_quiet, _deadline(), Pace.POLL)
+    assert all((room == -1.0).all() for room in rooms)
+
+
+def _drains(transport: Transport, rank: int, peer: int) -> Steps[None]:
+    transport.drain(peer, [4 * size for size in (*WITHDRAWN, ANSWER)])
+    yield from until(transport.is_quiet, _deadline(), Pace.POLL)
+    yield from _answered(transport, rank, peer)
+
+
+def _answered(transport: Transport, rank: int, peer: int) -> Steps[None]:
+    received = np.zeros(ANSWER, "float32")
+    sent = values_of(rank, ANSWER, "float32")
+    yield from arrived(transport.post(peer, sent, received))
+    assert received.tobytes() == values_of(peer, ANSWER, "float32").tobytes()
+
+
+def _withdrawn(transport: Transport, pending: Sequence[Pending]) -> Steps[None]:
+    """Long enough after its posting that all of it has begun."""
+    for _ in range(LOOKS):
+        assert not any(transfer.test() for transfer in pending)
+        yield Pace.POLL
+    assert transport.withdraw() == len(pending)
+
+
+def _deadline() -> Deadline:
+    return Deadline(PATIENCE_SECONDS, WallClock(), "what was withdrawn")
+
+
 CONTRACT: tuple[Routine, ...] = (
+    takes_back,
     delivers_both_directions,
     keeps_order,
     gives_buffers_back,
@@ -142,6 +198,18 @@ class Carried:
         return _CarriedPending(
             device, stream, pending, receive, (room, there, into, copied)
         )
+
+    def withdraw(self) -> int:
+        """See `Transport.withdraw`."""
+        return self._transport.withdraw()
+
+    def drain(self, peer: int, sizes: Sequence[int]) -> None:
+        """See `Transport.drain`."""
+        self._transport.drain(peer, sizes)
+
+    def is_quiet(self, dead: Container[int] = ()) -> bool:
+        """See `Transport.is_quiet`."""
+        return self._transport.is_quiet(dead)
 
     def drop(self) -> None:
         """See `Transport.drop`."""

@@ -6,6 +6,7 @@ applied from the same memory before, in the same stream, is over too. The event 
 never waited for.
 """
 
+from collections.abc import Container, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,6 +47,21 @@ class DeviceTransport:
         return self._queue.post(
             event, partial(self._messages.post, peer, span(send), span(receive))
         )
+
+    def withdraw(self) -> int:
+        """What has begun goes on, the rest never begins; see `Transport.withdraw`."""
+        self._queue.clear()
+        count: int = self._messages.withdraw()
+        return count
+
+    def drain(self, peer: int, sizes: Sequence[int]) -> None:
+        """Into host memory, whatever it was sent from; see `Transport.drain`."""
+        self._messages.drain(peer, sizes)
+
+    def is_quiet(self, dead: Container[int] = ()) -> bool:
+        """Whether nothing withdrawn is on its way; see `Transport.is_quiet`."""
+        quiet: bool = self._messages.is_quiet(dead)
+        return quiet
 
     def drop(self) -> None:
         """The peer of all that is pending has died: forget it."""

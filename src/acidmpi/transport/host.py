@@ -1,5 +1,7 @@
 """Host memory by `Isend` and `Irecv` on a communicator of its own."""
 
+from collections.abc import Container, Sequence
+
 from mpi4py import MPI
 
 from acidmpi.errors import PeerDied, PeerFailed
@@ -16,10 +18,18 @@ def failure_of(peer: int, error: MPI.Exception) -> PeerFailed:
     return kind(peer, f"a chunk ({error.Get_error_string()})")
 
 
+def _is_over(request: MPI.Request) -> bool:
+    """Whether it is complete, or never will be."""
+    try:
+        return request.Test()
+    except MPI.Exception:  # its peer has failed, which whoever waits for it will find
+        return True
+
+
 class HostPending:
     """Two requests of one transfer."""
 
-    __slots__ = ("_peer", "_receive", "_send", "_transport")
+    __slots__ = ("_receive", "_send", "_transport", "peer")
 
     def __init__(
         self,
@@ -29,7 +39,7 @@ class HostPending:
         send: MPI.Request,
     ) -> None:
         self._transport = transport
-        self._peer = peer
+        self.peer = peer
         self._receive = receive
         self._send = send
 
@@ -42,16 +52,17 @@ class HostPending:
         try:
             done = self._receive.Test() and self._send.Test()
         except MPI.Exception as error:
-            raise failure_of(self._peer, error) from error
+            raise failure_of(self.peer, error) from error
         if done:
             self._transport.forget(self)
         return done
 
-    def abandon(self) -> None:
-        """Cancel what MPI lets one cancel; a send is left to the end of the job."""
+    def abandon(self) -> MPI.Request:
+        """Cancel what MPI lets one cancel; the send, which it does not, is returned."""
         if self._receive:
             self._receive.Cancel()
             self._receive.Free()
+        return self._send
 
 
 class HostTransport:
@@ -68,7 +79,9 @@ class HostTransport:
     def __init__(self, comm: MPI.Comm) -> None:
         self._comm = comm
         self._pending: set[HostPending] = set()
-        self._lost: list[HostPending] = []
+        self._lost: list[HostPending | MPI.Request] = []
+        self._leaving: list[tuple[int, MPI.Request]] = []
+        """Sends withdrawn and receives to be drained, by peer; they hold their memory."""
 
     def post(self, peer: int, send: Array, receive: Array) -> HostPending:
         """Start both directions; the receive first, so that data find their place.
@@ -88,6 +101,32 @@ class HostTransport:
     def forget(self, pending: HostPending) -> None:
         """Called by a transfer that is complete."""
         self._pending.discard(pending)
+
+    def withdraw(self) -> int:
+        """Receive nothing that is pending; see `Transport.withdraw`."""
+        count = len(self._pending)
+        self._leaving += [(one.peer, one.abandon()) for one in self._pending]
+        self._pending.clear()
+        return count
+
+    def drain(self, peer: int, sizes: Sequence[int]) -> None:
+        """Receive what `peer` has withdrawn too late; see `Transport.drain`."""
+        for size in sizes:
+            try:
+                request = self._comm.Irecv([bytearray(size), MPI.BYTE], peer, TAG)
+            except MPI.Exception as error:
+                raise failure_of(peer, error) from error
+            self._leaving.append((peer, request))
+
+    def is_quiet(self, dead: Container[int] = ()) -> bool:
+        """Whether nothing withdrawn is on its way; see `Transport.is_quiet`."""
+        self._lost += [request for peer, request in self._leaving if peer in dead]
+        self._leaving = [
+            (peer, request)
+            for peer, request in self._leaving
+            if peer not in dead and not _is_over(request)
+        ]
+        return not self._leaving
 
     def drop(self) -> None:
         """The peer of all that is pending has died: forget it.

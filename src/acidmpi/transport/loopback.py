@@ -1,6 +1,9 @@
 """A transport between ranks of one process, for tests and rehearsals without MPI."""
 
 from collections import defaultdict, deque
+from collections.abc import Container, Sequence
+
+import numpy as np
 
 from acidmpi.errors import PeerDied
 from acidmpi.transport.protocol import Array
@@ -37,6 +40,7 @@ class LoopbackPending:
 
     def __init__(self, hub: LoopbackHub, rank: int, peer: int, receive: Array) -> None:
         self._hub = hub
+        self.peer = peer
         self._channel = (peer, rank)
         self._receive = receive
         self._done = False
@@ -63,11 +67,33 @@ class LoopbackTransport:
     def __init__(self, hub: LoopbackHub, rank: int) -> None:
         self._hub = hub
         self._rank = rank
+        self._draining: list[LoopbackPending] = []
 
     def post(self, peer: int, send: Array, receive: Array) -> LoopbackPending:
         """Copy `send` into the channel to `peer`."""
         self._hub.sent[self._rank, peer].append(send.tobytes())
         return LoopbackPending(self._hub, self._rank, peer, receive)
+
+    def withdraw(self) -> int:
+        """Wait for nothing any more; see `Transport.withdraw`."""
+        mine = [c for c in self._hub.waiting if c[1] == self._rank]
+        count = sum(len(self._hub.waiting[channel]) for channel in mine)
+        for channel in mine:
+            self._hub.waiting[channel].clear()
+        return count
+
+    def drain(self, peer: int, sizes: Sequence[int]) -> None:
+        """Receive into nowhere; see `Transport.drain`."""
+        for size in sizes:
+            nowhere = np.empty(size, np.uint8)
+            self._draining.append(LoopbackPending(self._hub, self._rank, peer, nowhere))
+
+    def is_quiet(self, dead: Container[int] = ()) -> bool:
+        """Whether all that was to be drained has come; see `Transport.is_quiet`."""
+        self._draining = [
+            one for one in self._draining if one.peer not in dead and not one.test()
+        ]
+        return not self._draining
 
     def drop(self) -> None:
         """Forget what this rank waits for from the dead."""

@@ -7,6 +7,7 @@ Guarantees of every implementation:
   True; afterwards both belong to the caller again.
 """
 
+from collections.abc import Container, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -34,6 +35,32 @@ class Transport(Protocol):
 
     def post(self, peer: int, send: Array, receive: Array) -> Pending:
         """Start to send `send` to `peer` and to receive as many bytes from it."""
+        ...
+
+    def withdraw(self) -> int:
+        """The peer has sent nothing and will not: wait for nothing that is pending.
+
+        What has been sent goes on; its memory is to be left alone until `is_quiet`.
+
+        Returns:
+            How many transfers the peer will find sent to it, those posted first; it must
+            `drain` them.
+        """
+        ...
+
+    def drain(self, peer: int, sizes: Sequence[int]) -> None:
+        """Receive transfers of so many bytes from a peer that has withdrawn, for nothing.
+
+        To be called before anything else is posted to this peer.
+        """
+        ...
+
+    def is_quiet(self, dead: Container[int] = ()) -> bool:
+        """Whether all that was withdrawn or is to be drained has gone or come.
+
+        Args:
+            dead: ranks with which nothing is waited for.
+        """
         ...
 
     def drop(self) -> None:

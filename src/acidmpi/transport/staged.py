@@ -13,6 +13,7 @@ when the next copy out of the device is over; that copy waits for the stream, an
 stream waits for the last copy into the device.
 """
 
+from collections.abc import Container, Sequence
 from functools import partial
 from typing import Any
 
@@ -87,6 +88,8 @@ class StagedTransport:
         """Of transfers with the dead: MPI may still use their memory."""
         self._queue = EventQueue(accelerator)
         self._going: set[_Slot] = set()
+        self._parked: set[_Slot] = set()
+        """Of transfers that were withdrawn: MPI may still read their memory."""
 
     def post(self, peer: int, send: Array, receive: Array) -> StagedPending:
         """Start both directions as soon as `send` holds what the stream will write."""
@@ -106,6 +109,26 @@ class StagedTransport:
         device.wait(self._stream, device.record(self._in))
         self._going.discard(slot)
         self._free.append(slot)
+
+    def withdraw(self) -> int:
+        """What has begun goes on, the rest never begins; see `Transport.withdraw`."""
+        self._queue.clear()
+        self._parked |= self._going
+        self._going.clear()
+        count: int = self._messages.withdraw()
+        return count
+
+    def drain(self, peer: int, sizes: Sequence[int]) -> None:
+        """Into host memory, whatever it was sent from; see `Transport.drain`."""
+        self._messages.drain(peer, sizes)
+
+    def is_quiet(self, dead: Container[int] = ()) -> bool:
+        """Whether nothing withdrawn is on its way; see `Transport.is_quiet`."""
+        quiet: bool = self._messages.is_quiet(dead)
+        if quiet and not dead:
+            self._free += self._parked
+            self._parked.clear()
+        return quiet
 
     def drop(self) -> None:
         """The peer of all that is pending has died: forget it, but keep its memory."""

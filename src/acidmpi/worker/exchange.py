@@ -6,7 +6,7 @@ and the mean of x + x̃ stays where it is, whatever lands meanwhile.
 """
 
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +99,7 @@ class Exchanger:
         clock: Clock,
         deadline_seconds: float,
         hot_seconds: float,
-        dead: Container[int] = (),
+        dead: Collection[int] = (),
         depth: int = DEPTH,
     ) -> None:
         self._dead = dead
@@ -116,6 +116,8 @@ class Exchanger:
         self._places = [_Place(state.site, chunk_bytes) for _ in range(depth)]
         self._depth = depth
         self._free = list(self._places)
+        self._parked: list[_Place] = []
+        """Of exchanges that were called off, while MPI may read them."""
         self._flights: deque[_Flight] = deque()
         self.bytes_each_way = sum(x.nbytes for x in state.arrays)
         """Bytes that one exchange sends."""
@@ -191,13 +193,48 @@ class Exchanger:
         """
         lost = len(self._flights)
         self._transport.drop()
+        self._forget_flights()
+        return lost
+
+    def withdraw(self) -> int:
+        """The peer has called the exchange off: nothing of it has come or will come.
+
+        Returns:
+            How many chunks, the first ones, the peer will find sent to it; see `drain`.
+        """
+        self._let_go()
+        sent = self._transport.withdraw()
+        self._parked += [flight.place for flight in self._flights]
+        self._forget_flights()
+        self.waiting_since = None
+        return sent
+
+    def drain(self, peer: int, count: int) -> None:
+        """Take so many chunks of an exchange that this rank has called off, for nothing."""
+        self._let_go()
+        itemsizes = [array.dtype.itemsize for array in self._state.arrays]
+        sizes = [(c.stop - c.start) * itemsizes[c.buffer] for c in self._plan[:count]]
+        self._transport.drain(peer, sizes)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is on its way of exchanges that were called off."""
+        return self._transport.is_quiet(self._dead)
+
+    def _let_go(self) -> None:
+        """Free the memory of earlier exchanges that were called off."""
+        if self.quiet and not self._dead:
+            self._places = [one for one in self._places if one not in self._parked]
+            self._parked = []
+
+    def _forget_flights(self) -> None:
+        """The memory of what is on the wire is MPI's; have other memory instead."""
         self._flights.clear()
         size = self._places[0].size
         missing = self._depth - len(self._free)
         fresh = [_Place(self._state.site, size) for _ in range(missing)]
         self._places += fresh
         self._free += fresh
-        return lost
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

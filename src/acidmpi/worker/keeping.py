@@ -116,6 +116,11 @@ class Cutter:
         keeper = self._keeping.keeper
         return max(keeper.taken, keeper.series.due)
 
+    @property
+    def taken(self) -> int:
+        """Parts that have been taken."""
+        return self._keeping.keeper.taken
+
     def poll(self) -> None:
         """Take a part if a set is due. To be called between two exchanges."""
         if self._keeping.keeper.wants:

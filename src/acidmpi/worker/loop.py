@@ -13,7 +13,6 @@ import numpy as np
 
 from acidmpi.clocks import Clock
 from acidmpi.errors import AcidError, PeerFailed, RemoteError
-from acidmpi.mpi.collectives import describe
 from acidmpi.mpi.reductions import MPIError
 from acidmpi.pairing.machine import Machine
 from acidmpi.pairing.messages import Kind, Sends
@@ -28,12 +27,14 @@ from acidmpi.worker.keeping import Cutter
 from acidmpi.worker.ledger import BROKEN, FAILED, Ledger
 from acidmpi.worker.pulse import Pulse
 from acidmpi.worker.tally import Tally
+from acidmpi.worker.teller import Teller
 from acidmpi.worker.waiting import Waiting
 from acidmpi.worker.watchdog import Watchdog
 
 REQUEST, ACCEPT, BUSY = int(Kind.REQUEST), int(Kind.ACCEPT), int(Kind.BUSY)
+CANCEL, DROPPED = int(Kind.CANCEL), int(Kind.DROPPED)
 
-PROMISING = (REQUEST, ACCEPT, int(Kind.CONFIRM))
+OPENING = (REQUEST, ACCEPT)
 """What both ends of a match have sent or received before its exchange."""
 
 ANSWER_SECONDS = 2e-3
@@ -107,9 +108,10 @@ class CommunicationLoop:
         self._promised: dict[int, int] = {}
         """Parts of checkpoints that either end has promised to have taken, by peer."""
         self._look_seconds = self._began_seconds = clock.now()
-        self._told_flags = 0
-        self._told_failure = False
+        self._teller = Teller(wire, ledger, pulse, cutter)
         self._failed_peer: RemoteError | None = None
+        self._called_off = False
+        """Whether the peer has called off the exchange at hand."""
         self.waiting = Waiting(self, exchanger, ledger, clock)
         """What this rank waits for."""
         self.watchdog = Watchdog(
@@ -118,7 +120,7 @@ class CommunicationLoop:
             self.limits,
             clock,
             lambda now: self.waiting.report(pulse.rank, now),
-            self._tell_news,
+            self._teller.tell_waits,
         )
         self._steps = self._run()
 
@@ -131,7 +133,7 @@ class CommunicationLoop:
         """A bound on how long nothing will be due by itself."""
         if self._averaging.pending:
             return AVERAGING_SECONDS
-        if self.machine.matched is not None or self.machine.awaited is not None:
+        if self.machine.matched is not None or self.machine.asking is not None:
             return ANSWER_SECONDS
         if self._demand.due() and self.machine.can_start:
             return max(0.0, self._ask_again_seconds - self._clock.now())
@@ -158,7 +160,7 @@ class CommunicationLoop:
         _ABANDONED.append(self)
         self._ledger.fail(error, FAILED | BROKEN)
         try:
-            self._tell_failure()
+            self._teller.tell_failure()
             self._exchanger.abandon()
             self._wire.close()
         except (AcidError, MPIError):
@@ -175,17 +177,17 @@ class CommunicationLoop:
     def _match(self) -> Steps[bool]:
         """Wait for a peer; False once all ranks have ended."""
         machine, began = self.machine, self._clock.now()
-        if machine.awaited is not None:
+        if machine.asking is not None:
             self._listen()  # asked when the last exchange ended: who else did, has by now
         while machine.matched is None:
             if self._pulse.all_done:
                 return False
-            if machine.awaited is None:
+            if machine.asking is None:
                 self._cut()
                 self._start()
-                yield Pace.POLL if machine.awaited is None else Pace.HOT
+                yield Pace.POLL if machine.asking is None else Pace.HOT
             else:
-                yield self._wait_for_answer(machine.awaited)
+                yield self._wait_for_answer(machine.asking)
         if machine.started:
             self._demand.begun()
         self._tally.matched(machine.matched, self._clock.now() - began)
@@ -216,13 +218,18 @@ class CommunicationLoop:
             self.waiting.asked_seconds = now
 
     def _exchange(self) -> Steps[None]:
+        """All of it, unless the peer calls it off before its first chunk."""
         peer = self.machine.matched
         assert peer is not None
         if self._cutter is not None:
             self._cutter.follow(self._promised.pop(peer, 0))
         terms = Terms(peer, 0.5, min(self._offered[peer], self._heard[peer]))
         self._began_seconds = self._clock.now()
-        yield from self._exchanger.exchange(terms, self._arrived)
+        self._called_off = False
+        for pace in self._exchanger.exchange(terms, self._arrived):
+            yield pace
+            if self._called_off:
+                return
 
     def _promise(self, peer: int, taken: int) -> None:
         if taken > self._promised.get(peer, 0):
@@ -263,6 +270,7 @@ class CommunicationLoop:
             request.Test()
             and self._wire.received >= expected[mine]
             and self._wire.quiet
+            and self._exchanger.quiet
         ):
             deadline.check()
             yield Pace.POLL
@@ -285,8 +293,8 @@ class CommunicationLoop:
     def _serve(self) -> None:
         self._listen()
         # Once all have ended, everyone knows what matters and counts its messages.
-        if self._ledger.flags != self._told_flags and not self._pulse.all_done:
-            self._tell_flags()
+        if self._teller.has_news and not self._pulse.all_done:
+            self._teller.tell_flags(self.machine.neighbours)
         now = self._clock.now()
         if now >= self._look_seconds:
             self._look_seconds = now + PULSE_SECONDS
@@ -316,6 +324,10 @@ class CommunicationLoop:
             self._hear_failure(message)
         elif kind == NEWS:
             self.watchdog.hear(source, message.text)
+        elif kind == CANCEL:
+            self._hear_cancel(source)
+        elif kind == DROPPED:
+            self._hear_dropped(source, message.load)
         elif kind != STOP:
             self._hear_pairing(source, kind, notice)
         if new & BROKEN and kind != FAIL:
@@ -328,17 +340,36 @@ class CommunicationLoop:
             self._failed_peer = error
 
     def _hear_pairing(self, source: int, kind: int, notice: Notice) -> None:
-        if kind in (REQUEST, ACCEPT):
+        if kind in OPENING:
             self._heard[source] = notice.alpha_tilde
-        if kind in PROMISING:
             self._promise(source, notice.taken)
         if kind in (ACCEPT, BUSY) and source == self.machine.asking:
             self.limits.answers.add(self.waiting.answer_seconds)
+        if source in self.machine.aside and self._is_outdated(source):
+            self.machine.outdate(source)
         self._send(self.machine.receive(source, kind))
-        if kind == REQUEST and self.machine.awaited == source:
-            self.waiting.asked_seconds = self._clock.now()  # promised: its turn now
         if kind == BUSY:
             self._be_patient()
+
+    def _is_outdated(self, peer: int) -> bool:
+        """Whether a part was taken since `peer` was asked, of which neither end spoke."""
+        taken = 0 if self._cutter is None else self._cutter.taken
+        return taken > self._promised.get(peer, 0)
+
+    def _hear_cancel(self, source: int) -> None:
+        """The peer had gone on: take back what this rank has begun with it."""
+        for peer, kind in self.machine.receive(source, CANCEL):
+            self._called_off = True
+            self._tally.called_off += 1
+            count = self._exchanger.withdraw()
+            self._wire.send(
+                peer, kind, self._teller.notice(), "", count.to_bytes(4, "little")
+            )
+
+    def _hear_dropped(self, source: int, load: bytes) -> None:
+        """The peer has taken back an exchange, but for what was on its way."""
+        self.machine.receive(source, DROPPED)
+        self._exchanger.drain(source, int.from_bytes(load, "little"))
 
     def _be_patient(self) -> None:
         """Leave others time to ask first, as the protocol thinks best."""
@@ -350,39 +381,9 @@ class CommunicationLoop:
     def _send(self, messages: Sends) -> None:
         if not messages:
             return
-        notice = self._notice()
+        notice = self._teller.notice()
         for peer, kind in messages:
-            if kind in (REQUEST, ACCEPT):
+            if kind in OPENING:
                 self._offered[peer] = notice.alpha_tilde
-            if kind in PROMISING:
                 self._promise(peer, notice.taken)
             self._wire.send(peer, kind, notice)
-
-    def _notice(self) -> Notice:
-        ledger = self._ledger
-        taken = 0 if self._cutter is None else self._cutter.promised
-        return Notice(ledger.flags, ledger.gradients, self._pulse.alpha_tilde, taken)
-
-    def _tell_flags(self) -> None:
-        """Pass news on to the neighbours; a failure of this rank to everyone."""
-        self._told_flags = self._ledger.flags
-        if self._told_flags & FAILED:
-            self._tell_failure()
-        for peer in self.machine.neighbours:
-            self._wire.send(peer, STOP, self._notice())
-
-    def _tell_news(self, text: str) -> None:
-        """Say what this rank waits for to every other one."""
-        for peer in range(self._pulse.size):
-            if peer != self._pulse.rank:
-                self._wire.send(peer, NEWS, self._notice(), text)
-
-    def _tell_failure(self) -> None:
-        """Send this rank's own error to every rank, once."""
-        failure = self._ledger.failure
-        if failure is None or isinstance(failure, RemoteError) or self._told_failure:
-            return
-        self._told_failure = True
-        for peer in range(self._pulse.size):
-            if peer != self._pulse.rank:
-                self._wire.send(peer, FAIL, self._notice(), describe(failure))

@@ -82,7 +82,7 @@ class Membership:
         return now - self._began
 
     def hear(self, peer: int, deed: str, now: float) -> None:
-        """`peer` has just done something."""
+        """`peer` has just done something; {} in `deed` stands for this rank."""
         if peer not in self.dead:
             self._last[peer] = deed
             self._heard[peer] = now - self._began
@@ -98,7 +98,7 @@ class Membership:
             seconds=now - self._began,
             unix_seconds=time.time(),
             gradients=gradients,
-            last=self._last[peer],
+            last=self._last[peer].format(self.rank),
             heard_seconds=self._heard[peer],
         )
         self.deaths.append(death)

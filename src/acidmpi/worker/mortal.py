@@ -24,8 +24,8 @@ DEEDS = {
     int(Kind.REQUEST): "it asked rank {} for an exchange",
     int(Kind.ACCEPT): "it accepted an exchange with rank {}",
     int(Kind.BUSY): "it was busy when rank {} asked",
-    int(Kind.CONFIRM): "it began an exchange with rank {}",
     int(Kind.CANCEL): "it called off an exchange with rank {}",
+    int(Kind.DROPPED): "it took back an exchange with rank {}",
     STOP: "it told rank {} to stop",
     BEAT: "it sent its heartbeat to rank {}",
     TOTAL: "it told rank {} the totals of a heartbeat",
@@ -59,26 +59,27 @@ class MortalLoop(CommunicationLoop):
         muster.send = collecting.send = self._send_load
 
     def _send_load(self, peer: int, kind: int, load: bytes) -> None:
-        self._wire.send(peer, kind, self._notice(), "", load)
+        self._wire.send(peer, kind, self._teller.notice(), "", load)
 
-    def _serve(self) -> None:
-        if self._survival.look(self._clock.now()):
+    def _look_at_sums(self, now: float) -> None:
+        if self._survival.look(now):
             self._events += 1
-        super()._serve()
+        super()._look_at_sums(now)
 
     def _exchange(self) -> Steps[None]:
         peer = self.machine.matched
         assert peer is not None
         self._survival.busy = peer
-        self._membership.hear(peer, self._deed(EXCHANGE), self._clock.now())
+        self._membership.hear(peer, EXCHANGE, self._clock.now())
         landed = self._exchanger.landed
         try:
             yield from super()._exchange()
         except PeerDied:
             self._lose(peer, self._exchanger.landed - landed)
         else:
-            self._survival.exchanged()
-            self._membership.hear(peer, self._deed(DONE), self._clock.now())
+            if not self._called_off:
+                self._survival.exchanged()
+                self._membership.hear(peer, DONE, self._clock.now())
         finally:
             self._survival.busy = None
         self._survival.tell_machine()
@@ -87,9 +88,7 @@ class MortalLoop(CommunicationLoop):
         """The peer of the exchange at hand has died in it."""
         lost = self._exchanger.drop()
         what = f"{landed} chunks kept, {lost} on their way lost"
-        self._membership.hear(
-            peer, f"{self._deed(EXCHANGE)} ({what})", self._clock.now()
-        )
+        self._membership.hear(peer, f"{EXCHANGE} ({what})", self._clock.now())
         self._survival.bury(peer)
         self._events += 1
 
@@ -97,7 +96,7 @@ class MortalLoop(CommunicationLoop):
         source, kind, _, _, load = message
         deed = DEEDS.get(kind)
         if deed is not None:
-            self._membership.hear(source, self._deed(deed), self._clock.now())
+            self._membership.hear(source, deed, self._clock.now())
         if kind in (BEAT, TOTAL):
             self._muster.hear(source, kind, load)
         elif kind == CALL:
@@ -106,17 +105,18 @@ class MortalLoop(CommunicationLoop):
             self._last_heard.add(source)
         super()._hear(message._replace(kind=STOP) if END <= kind <= CALL else message)
 
-    def _deed(self, text: str) -> str:
-        return text.format(self._membership.rank)
-
     def _drain(self) -> Steps[None]:
         """Tell everyone that all have ended; wait until everyone has said so."""
         membership = self._membership
         for peer in membership.others:
-            self._wire.send(peer, END, self._notice())
+            self._wire.send(peer, END, self._teller.notice())
         seconds = self.limits.deadline_seconds
         deadline = Deadline(seconds, self._clock, "the end of all ranks")
-        while not (self._last_heard.issuperset(membership.others) and self._wire.quiet):
+        while not (
+            self._last_heard.issuperset(membership.others)
+            and self._wire.quiet
+            and self._exchanger.quiet
+        ):
             deadline.check()
             yield Pace.POLL
         self._wire.close()

@@ -9,7 +9,7 @@ from acidmpi.errors import ConfigError
 from acidmpi.faults.plan import Plan
 
 Method = Literal["a2cid2", "async", "adpsgd"]
-Pairing = Literal["handshake", "confirmed", "schedule", "fifo"]
+Pairing = Literal["handshake", "schedule", "fifo"]
 ProgressChoice = Literal["thread", "inline"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 TransportChoice = Literal["auto", "host", "device", "staged"]
@@ -128,7 +128,7 @@ class WorkerOptions:
 
 
 def _check_tolerant(method: str, pairing: str) -> None:
-    if method == "adpsgd" or pairing not in ("handshake", "confirmed"):
+    if method == "adpsgd" or pairing != "handshake":
         raise ConfigError(
             "fault_tolerant=True is for method 'a2cid2' or 'async' with the pairing "
             f"'handshake', got {method!r} with {pairing!r}; choose these, or leave it "

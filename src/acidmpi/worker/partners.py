@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from acidmpi.dynamics.arrivals import PoissonArrivals
-from acidmpi.pairing.confirmed import ConfirmedMachine
 from acidmpi.pairing.events import meetings_of
 from acidmpi.pairing.fifo import FifoMachine
 from acidmpi.pairing.handshake import HandshakeMachine
@@ -85,9 +84,7 @@ def _by_clock(
     else:
         chance = np.random.default_rng([options.seed, rank, 0])
         weights = topology.edge_weights(rank)
-        confirmed = options.fault_tolerant or options.pairing == "confirmed"
-        kind = ConfirmedMachine if confirmed else HandshakeMachine
-        machine = kind(rank, neighbours, weights, chance)
+        machine = HandshakeMachine(rank, neighbours, weights, chance)
     arrivals = PoissonArrivals(rate, np.random.default_rng([options.seed, rank, 1]))
     limit = MAX_LAG if options.max_lag is None else options.max_lag
     demand = PoissonDemand(

@@ -31,6 +31,8 @@ class Tally:
         """Exchanges with the same peer as the one before."""
         self.set_aside = 0
         """Neighbours that were not waited for any longer, each time."""
+        self.called_off = 0
+        """Exchanges that were begun here, and called off by a peer that had gone on."""
         self.bytes_sent = 0
         self.waiting_seconds = 0.0
         """From one exchange to the next match, due or not."""

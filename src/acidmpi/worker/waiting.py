@@ -36,13 +36,13 @@ class Waiting:
         self._ledger = ledger
         self._clock = clock
         self.asked_seconds = clock.now()
-        """When the question was asked, or the promise given, that is open now."""
+        """When the question was asked that is open now."""
         self._round_seconds = self._computed_seconds = clock.now()
         self._gradients = 0
 
     @property
     def answer_seconds(self) -> float:
-        """How long the answer, or the confirmation, has been waited for."""
+        """How long the answer has been waited for."""
         return self._clock.now() - self.asked_seconds
 
     def round_over(self, now: float) -> float:
@@ -77,10 +77,9 @@ class Waiting:
             seconds = 0.0 if since is None else now - since
             size = exchanger.waiting_bytes
             return [Wait("chunk", machine.matched, size, seconds)]
-        if machine.awaited is None:
+        if machine.asking is None:
             return []
-        kind = "confirmation" if machine.asking is None else "answer"
-        return [Wait(kind, machine.awaited, 0, now - self.asked_seconds)]
+        return [Wait("answer", machine.asking, 0, now - self.asked_seconds)]
 
     def _common_waits(self, now: float) -> list[Wait]:
         """Waits for all ranks together."""

@@ -34,7 +34,7 @@ def values_of(option: Option):
 def configuration(**values) -> TrainConfig:
     """With the values that the method uses."""
     method = values["method"]
-    if values["pairing"] not in ("handshake", "confirmed"):
+    if values["pairing"] != "handshake":
         values["fault_tolerant"] = False
     return TrainConfig(
         **{n: v for n, v in values.items() if method in USED_BY.get(n, (method,))}

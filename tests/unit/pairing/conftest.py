@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from acidmpi.pairing.messages import Kind
 
-MOST_MOVES = 10
+MOST_MOVES = 12
 
 
 class Violation(AssertionError):
@@ -72,6 +72,10 @@ class Move(NamedTuple):
     matched: int
     must: bool
     finishes: bool = False
+    called_off: int = -1
+    """Whose match with this rank is over before the peer has begun it."""
+    buried: int = -1
+    """Whose death this rank has just heard of."""
 
 
 class Count(NamedTuple):
@@ -94,6 +98,8 @@ class Side:
         self.expanded = np.zeros(capacity, bool)
         self.to = np.full((capacity, MOST_MOVES), -1)
         self.match = np.full((capacity, MOST_MOVES), -1)
+        self.called_off = np.full((capacity, MOST_MOVES), -1)
+        self.buried = np.full((capacity, MOST_MOVES), -1)
         self.send = np.full((capacity, MOST_MOVES, degree), -1, np.int8)
         self.messages = degree * len(Kind)
         columns = self.messages + len(rules.neighbours)
@@ -128,6 +134,8 @@ class Side:
             for k, move in enumerate(self._moves(self.components[number])):
                 self.to[number, k] = self.number(move.component)
                 self.match[number, k] = move.matched
+                self.called_off[number, k] = move.called_off
+                self.buried[number, k] = move.buried
                 self.must[number] |= move.must and not move.finishes
                 self.finish[number, k] = move.finishes
                 for peer, kind in move.sends:
@@ -188,7 +196,8 @@ class Side:
             left = type(left)()
         news = component.news - {peer}
         essence = self.rules.essence(state, left)
-        return Move(Component(essence, left, component.inboxes, news), sends, -1, True)
+        after = Component(essence, left, component.inboxes, news)
+        return Move(after, sends, -1, True, buried=peer)
 
     def _receive(self, component: Component, box: int) -> Move:
         state, left, inboxes, news = component
@@ -214,12 +223,13 @@ class Side:
         if state.matched is not None and (again or was.matched is None):
             matched = state.matched
             left = self.rules.spent(left) if state.started and left else left
-        elif not again and (state.matched, state.started) != (was.matched, was.started):
+        elif not again and state.matched not in (None, was.matched):
             raise Violation(f"a second exchange: {was} became {state}")
+        over = not again and state.matched is None and was.matched is not None
         left = type(left)() if state.retired else left
         essence = self.rules.essence(state, left)
         after = before._replace(state=essence, left=left)
-        return Move(after, sends, matched, must)
+        return Move(after, sends, matched, must, called_off=was.matched if over else -1)
 
 
 def replaced(row: tuple, place: int, value) -> tuple:
@@ -288,13 +298,15 @@ class Explorer:
                     here = numbers[rows]
                     after = states[rows] + ((to[rows] - here) << shift)
                     self._count_matches(side, side.match[here, k], after)
+                    self._uncount(side, side.called_off[here, k], after)
+                    self._forget(side, side.buried[here, k], after)
                     self._deliver(side, side.send[here, k], after)
                     yield rows, after
         if self.deaths:
             yield from self._deaths(states)
 
     def _can_finish(self, side: Side, states):
-        """Whether the peer, if alive, has begun the exchange as well."""
+        """Whether the peer has begun the exchange as well, whatever became of it."""
         if not side.rules.tied:
             return np.ones(states.size, bool)
         peers = side.peer[self._numbers(side, states)]
@@ -303,9 +315,7 @@ class Explorer:
             shift = self.ahead[min(side.rank, peer), max(side.rank, peer)]
             lead = ((states >> shift) & 3) - 1
             waits = lead > 0 if side.rank < peer else lead < 0
-            other = self.sides[peer]
-            alive = self._numbers(other, states) != other.dead
-            can &= ~((peers == peer) & waits & alive)
+            can &= ~((peers == peer) & waits)
         return can
 
     def _deaths(self, states):
@@ -320,7 +330,8 @@ class Explorer:
             after = states[rows] + ((side.dead - here) << self.shifts[side.rank])
             for peer in side.neighbours:
                 shift = self.ahead[min(side.rank, peer), max(side.rank, peer)]
-                after = (after & ~(3 << shift)) | (1 << shift)
+                level = (after & ~(3 << shift)) | (1 << shift)
+                after = np.where(dead[peer][rows], level, after)
             for other in self.sides:
                 if other is not side:
                     numbers = self._numbers(other, after)
@@ -342,8 +353,7 @@ class Explorer:
     def _count_matches(self, side: Side, peers, after) -> None:
         for peer in side.neighbours:
             other = self.sides[peer]
-            alive = self._numbers(other, after) != other.dead
-            rows = np.flatnonzero((peers == peer) & alive)
+            rows = np.flatnonzero(peers == peer)
             if rows.size:
                 lower = side.rank < peer
                 shift = self.ahead[min(side.rank, peer), max(side.rank, peer)]
@@ -354,6 +364,26 @@ class Explorer:
                 if (ahead[back] != 1).any():
                     raise Violation("matched with each other for different exchanges")
                 after[rows] += (1 if lower else -1) << shift
+
+    def _uncount(self, side: Side, peers, after) -> None:
+        """Matches that only this side had begun are over."""
+        for peer in side.neighbours:
+            rows = np.flatnonzero(peers == peer)
+            if rows.size:
+                sign = 1 if side.rank < peer else -1
+                shift = self.ahead[min(side.rank, peer), max(side.rank, peer)]
+                lead = sign * (((after[rows] >> shift) & 3) - 1)
+                if (lead != 1).any():
+                    raise Violation("called off after the peer has begun")
+                after[rows] -= sign << shift
+
+    def _forget(self, side: Side, peers, after) -> None:
+        """A dead rank will begin nothing more that this side may have begun."""
+        for peer in side.neighbours:
+            rows = np.flatnonzero(peers == peer)
+            if rows.size:
+                shift = self.ahead[min(side.rank, peer), max(side.rank, peer)]
+                after[rows] = (after[rows] & ~(3 << shift)) | (1 << shift)
 
     def _ends(self, states):
         """States in which nothing has to happen any more."""

@@ -193,9 +193,9 @@ class FakeWire:
     def sent(self):
         return sum(self.sent_to)
 
-    def send(self, peer, kind, notice, text=""):
+    def send(self, peer, kind, notice, text="", load=b""):
         self.sent_to[peer] += 1
-        self._post[peer].append(Message(self._rank, kind, notice, text))
+        self._post[peer].append(Message(self._rank, kind, notice, text, load))
 
     def receive(self):
         if self.deaf or not self._post[self._rank]:

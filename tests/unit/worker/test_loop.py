@@ -7,6 +7,7 @@ import pytest
 
 from acidmpi.errors import DeadlineExceeded, PeerFailed, RemoteError
 from acidmpi.mpi.reductions import MPIError
+from acidmpi.pairing.handshake import HandshakeMachine
 from acidmpi.pairing.wire import FAIL, STOP
 from acidmpi.progress import Pace
 from acidmpi.worker.ledger import BROKEN, FAILED, FINISHED, INTERRUPTED
@@ -187,7 +188,9 @@ def test_abandoning_survives_a_broken_mpi(fleet):
     assert isinstance(one.ledger.failure, ZeroDivisionError)
 
 
-def test_an_answer_that_never_comes_is_a_failed_peer(fleet):
+def test_an_answer_that_never_comes_is_a_failed_peer(fleet, monkeypatch):
+    """As with the protocols that set nobody aside."""
+    monkeypatch.setattr(HandshakeMachine, "can_set_aside", False)
     ships = fleet(2, deadline=5.0)
     ships.ranks[1].wire.deaf = True
     with pytest.raises(
@@ -195,6 +198,14 @@ def test_an_answer_that_never_comes_is_a_failed_peer(fleet):
     ):
         ships.run(60.0)
     assert 5.0 < ships.clock.now() < 20.0
+
+
+def test_a_rank_that_hears_nobody_is_a_failed_peer(fleet):
+    ships = fleet(2, deadline=5.0)
+    ships.ranks[1].wire.deaf = True
+    with pytest.raises(PeerFailed, match=r"rank 1 failed"):
+        ships.run(60.0)
+    assert 5.0 < ships.clock.now() < 30.0
 
 
 def test_a_chunk_that_never_comes_is_a_failed_peer(fleet):

@@ -10,7 +10,7 @@ from acidmpi.dynamics.coefficients import acid_coefficients
 from acidmpi.dynamics.governor import Governor
 from acidmpi.errors import AcidError
 from acidmpi.kernels import load
-from acidmpi.pairing.confirmed import ConfirmedMachine
+from acidmpi.pairing.handshake import HandshakeMachine
 from acidmpi.telemetry.sketch import Sketcher
 from acidmpi.topology.repair import repaired
 from acidmpi.topology.spectrum import spectrum
@@ -61,7 +61,7 @@ def mortal_fleet(fleet, size):
                 0.0,
                 membership.dead,
             )
-            machine = ConfirmedMachine(
+            machine = HandshakeMachine(
                 rank,
                 self.topology.neighbours(rank),
                 self.topology.edge_weights(rank),

@@ -31,7 +31,7 @@ BAD = {
 }
 GOOD = {
     "method": ["a2cid2", "async", "adpsgd"],
-    "pairing": ["handshake", "confirmed", "schedule", "fifo"],
+    "pairing": ["handshake", "schedule", "fifo"],
     "progress": ["thread", "inline"],
     "comm_rate": [0, 0.1, 100, np.float32(2)],
     "safety": [0, 0.5, 1],

@@ -1,13 +1,16 @@
 """Stalls are noticed by whoever waits, without the help of the rank that stands still."""
 
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from acidmpi.clocks import ManualClock
-from acidmpi.pairing.confirmed import ConfirmedMachine
+from acidmpi.pairing.handshake import HandshakeMachine
 from acidmpi.progress.limits import Limits
 from acidmpi.telemetry.stalls import Report, Wait
+from acidmpi.worker.exchange import Exchanger
 from acidmpi.worker.watchdog import Watchdog
 
 
@@ -142,11 +145,8 @@ def test_one_rank_alone_never_barks():
 
 
 @pytest.fixture
-def stopping(fleet, monkeypatch):
+def stopping(fleet):
     """Four ranks on a ring, one of which can be stopped and continued."""
-    monkeypatch.setitem(
-        fleet._assemble.__globals__, "HandshakeMachine", ConfirmedMachine
-    )
     ships = fleet(4, deadline=300.0)
     stopped, advance = set(), ships.advance
 
@@ -164,7 +164,7 @@ def exchanges(ships):
 
 def free(one):
     machine = one.machine
-    return machine.matched is None and machine.awaited is None
+    return machine.matched is None and machine.asking is None
 
 
 def test_others_go_on_without_a_rank_that_is_stopped_and_use_it_again(stopping):
@@ -191,6 +191,35 @@ def test_others_go_on_without_a_rank_that_is_stopped_and_use_it_again(stopping):
     assert ships.ended
 
 
+def stop_and_go(ships, stopped, chance):
+    """Ranks stop and go on at random; then all end."""
+    for _ in range(80):
+        stopped ^= {chance.randrange(4)}
+        ships.run(chance.uniform(0.2, 3.0), chance=chance)
+    stopped.clear()
+    ships.retire()
+    ships.run(60)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_begun_in_vain_is_taken_back_and_the_mean_stays(stopping, seed):
+    ships, stopped = stopping
+    mean = ships.mean
+    stop_and_go(ships, stopped, random.Random(seed))
+    assert ships.ended
+    assert sum(one.tally.called_off for one in ships.ranks) > 0
+    assert not any(ships.hub.sent.values()), "all that was withdrawn is drained"
+    np.testing.assert_allclose(ships.mean, mean, rtol=0, atol=1e-12)
+
+
+def test_planted_fault_what_was_sent_in_vain_would_be_taken_for_the_next(
+    stopping, monkeypatch
+):
+    monkeypatch.setattr(Exchanger, "drain", lambda *_: None)
+    with pytest.raises((AssertionError, RuntimeError)):
+        test_what_was_begun_in_vain_is_taken_back_and_the_mean_stays(stopping, 0)
+
+
 def test_totals_are_known_while_a_stopped_rank_holds_up_the_heartbeat(stopping):
     ships, stopped = stopping
     ships.run(5)
@@ -202,8 +231,8 @@ def test_totals_are_known_while_a_stopped_rank_holds_up_the_heartbeat(stopping):
     assert ships.ranks[3].ledger.total_gradients == 100, "3 and 1 are no neighbours"
 
 
-def test_with_the_plain_handshake_they_would_wait(fleet):
-    """What the confirmed one is for."""
+def test_planted_fault_without_setting_aside_they_would_wait(fleet, monkeypatch):
+    monkeypatch.setattr(HandshakeMachine, "can_set_aside", False)
     ships = fleet(4, deadline=300.0)
     ships.run(20)
     advance = ships.advance

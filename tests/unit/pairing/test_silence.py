@@ -1,10 +1,9 @@
-"""The confirmed handshake of one rank: what it says, whom it asks, and what it forgets."""
+"""The handshake among ranks that fall silent or die: what one says, asks, and forgets."""
 
 import numpy as np
 import pytest
 
 from acidmpi.errors import ConfigError
-from acidmpi.pairing.confirmed import ConfirmedMachine
 from acidmpi.pairing.fifo import FifoMachine
 from acidmpi.pairing.handshake import HandshakeMachine
 from acidmpi.pairing.messages import Kind, Send
@@ -13,7 +12,7 @@ from acidmpi.pairing.schedule import ScheduleMachine
 
 def machine(rank=0, neighbours=(1, 2, 3), seed=0):
     weights = (1.0,) * len(neighbours)
-    return ConfirmedMachine(rank, neighbours, weights, np.random.default_rng(seed))
+    return HandshakeMachine(rank, neighbours, weights, np.random.default_rng(seed))
 
 
 def asked(one):
@@ -26,53 +25,24 @@ def asked(one):
 def exchange(one, peer):
     """An exchange that `peer` has asked for."""
     one.receive(peer, Kind.REQUEST)
-    one.receive(peer, Kind.CONFIRM)
     one.finish()
 
 
-def test_an_accepted_rank_confirms_and_counts():
-    one = machine()
-    peer = asked(one)
-    assert one.awaited == peer
-    assert one.receive(peer, Kind.ACCEPT) == (Send(peer, Kind.CONFIRM),)
-    assert (one.matched, one.started, one.awaited) == (peer, True, None)
+def late(one):
+    """Who was asked, set aside, and says nothing yet."""
+    silent = asked(one)
+    one.set_aside()
+    return silent
 
 
-def test_a_rank_that_accepts_is_matched_once_confirmed():
-    one = machine()
-    assert one.receive(2, Kind.REQUEST) == (Send(2, Kind.ACCEPT),)
-    assert (one.matched, one.asking, one.awaited) == (None, None, 2)
-    assert not one.can_start
-    assert one.receive(3, Kind.REQUEST) == (Send(3, Kind.BUSY),)
-    assert one.receive(2, Kind.CONFIRM) == ()
-    assert (one.matched, one.started) == (2, False)
-
-
-def test_a_rank_that_is_cancelled_is_free_and_refuses_nobody():
+def test_a_rank_that_is_cancelled_takes_it_back_and_refuses_nobody():
     one = machine()
     one.receive(2, Kind.REQUEST)
-    assert one.receive(2, Kind.CANCEL) == ()
+    assert one.matched == 2
+    assert one.receive(2, Kind.CANCEL) == (Send(2, Kind.DROPPED),)
+    assert one.matched is None
     assert one.can_start
     assert one.refused == 0
-
-
-def test_of_two_requests_that_cross_the_leaders_stands_in_turn():
-    low, high = machine(0, (1,)), machine(1, (0,))
-    ends = [low, high]
-    counted = []
-    for _ in range(4):
-        for one in ends:
-            one.start()
-        answers = [one.receive(1 - k, Kind.REQUEST) for k, one in enumerate(ends)]
-        (leader,) = [k for k in (0, 1) if not answers[k]]
-        assert answers[1 - leader] == (Send(leader, Kind.ACCEPT),)
-        ends[leader].receive(1 - leader, Kind.ACCEPT)
-        ends[1 - leader].receive(leader, Kind.CONFIRM)
-        assert [one.matched for one in ends] == [1, 0]
-        counted += [k for k in (0, 1) if ends[k].started]
-        for one in ends:
-            one.finish()
-    assert counted == [0, 1, 0, 1]
 
 
 def test_a_silent_rank_is_set_aside_and_others_are_asked():
@@ -80,7 +50,7 @@ def test_a_silent_rank_is_set_aside_and_others_are_asked():
     silent = asked(one)
     assert one.set_aside() == ()
     assert one.aside == {silent}
-    assert (one.asking, one.awaited) == (None, None)
+    assert one.asking is None
     others = set()
     for _ in range(50):
         others.add(asked(one))
@@ -98,8 +68,7 @@ def test_whoever_asks_meanwhile_is_accepted():
 
 def test_with_all_neighbours_aside_there_is_nobody_to_ask():
     one = machine(neighbours=(5,))
-    asked(one)
-    one.set_aside()
+    late(one)
     assert not one.can_start
     assert one.patience() == 0.0
     assert one.receive(5, Kind.BUSY) == ()
@@ -107,38 +76,77 @@ def test_with_all_neighbours_aside_there_is_nobody_to_ask():
     assert one.refused == 0
 
 
-def test_a_late_answer_of_yes_is_taken_by_a_free_rank_and_cancelled_by_a_busy_one():
+def test_a_late_answer_of_yes_is_taken_by_a_free_rank_and_called_off_by_a_busy_one():
     free, busy = machine(), machine()
-    for one in (free, busy):
-        silent = asked(one)
-        one.set_aside()
+    mine, theirs = late(free), late(busy)
     asked(busy)
-    assert free.receive(silent, Kind.ACCEPT) == (Send(silent, Kind.CONFIRM),)
-    assert (free.matched, free.started) == (silent, True)
-    assert busy.receive(silent, Kind.ACCEPT) == (Send(silent, Kind.CANCEL),)
+    assert free.receive(mine, Kind.ACCEPT) == ()
+    assert (free.matched, free.started) == (mine, True)
+    assert busy.receive(theirs, Kind.ACCEPT) == (Send(theirs, Kind.CANCEL),)
     assert busy.matched is None
     assert not busy.aside
 
 
+def test_who_has_begun_in_vain_is_not_asked_before_it_has_taken_that_back():
+    one = machine(neighbours=(1, 2))
+    silent = late(one)
+    other = asked(one)
+    one.receive(silent, Kind.ACCEPT)
+    one.receive(other, Kind.BUSY)
+    for _ in range(20):
+        assert asked(one) == other
+        one.receive(other, Kind.BUSY)
+    one.retire()
+    assert not one.settled
+    assert one.receive(silent, Kind.DROPPED) == ()
+    assert one.settled
+
+
+def test_what_is_no_longer_offered_is_called_off_by_a_free_rank_too():
+    one = machine()
+    silent = late(one)
+    one.outdate(silent)
+    assert one.receive(silent, Kind.ACCEPT) == (Send(silent, Kind.CANCEL),)
+    one.receive(silent, Kind.DROPPED)
+    while asked(one) != silent:
+        one.receive(one.asking, Kind.BUSY)
+    assert one.receive(silent, Kind.ACCEPT) == ()  # a new question
+    assert one.matched == silent
+
+
 def test_a_silent_rank_that_asks_crosses_the_old_question():
-    follower = machine(7, (3, 9))
-    while asked(follower) != 3:
-        follower.receive(9, Kind.BUSY)
-    follower.set_aside()
-    assert follower.receive(3, Kind.REQUEST) == (Send(3, Kind.ACCEPT),)
-    assert not follower.aside
-    leader = machine(3, (7,))
-    asked(leader)
-    leader.set_aside()
-    assert leader.receive(7, Kind.REQUEST) == ()
-    assert leader.aside == {7}
+    free, busy = machine(7, (3,)), machine(7, (3, 9))
+    late(free)
+    assert free.receive(3, Kind.REQUEST) == ()
+    assert (free.matched, free.started, free.aside) == (3, False, frozenset())
+    while asked(busy) != 3:
+        busy.receive(9, Kind.BUSY)
+    busy.set_aside()
+    asked(busy)
+    assert busy.receive(3, Kind.REQUEST) == (Send(3, Kind.CANCEL),)
+    assert not busy.aside
+
+
+def test_two_ranks_that_both_call_off_a_crossing_owe_nothing():
+    low, high = machine(3, (7, 1)), machine(7, (3, 9))
+    for one, peer in ((low, 7), (high, 3)):
+        while asked(one) != peer:
+            one.receive(one.asking, Kind.BUSY)
+        one.set_aside()
+        asked(one)
+    assert low.receive(7, Kind.REQUEST) == (Send(7, Kind.CANCEL),)
+    assert high.receive(3, Kind.REQUEST) == (Send(3, Kind.CANCEL),)
+    assert low.receive(7, Kind.CANCEL) == high.receive(3, Kind.CANCEL) == ()
+    for one in (low, high):
+        one.receive(one.asking, Kind.BUSY)
+        one.retire()
+        assert one.settled
 
 
 def test_the_end_waits_for_the_answer_of_a_rank_set_aside_or_its_death():
     for ending in (lambda one, peer: one.receive(peer, Kind.BUSY), machine_remove):
         one = machine()
-        silent = asked(one)
-        one.set_aside()
+        silent = late(one)
         one.retire()
         assert not one.settled
         ending(one, silent)
@@ -154,7 +162,7 @@ def asking(one):
         one.receive(one.asking, Kind.BUSY)
 
 
-def promised(one):
+def accepting(one):
     one.receive(2, Kind.REQUEST)
 
 
@@ -168,12 +176,19 @@ def aside(one):
     one.set_aside()
 
 
-@pytest.mark.parametrize("before", [asking, promised, matched, aside])
+def owing(one):
+    aside(one)
+    one.receive(1, Kind.REQUEST)
+    one.receive(2, Kind.ACCEPT)
+    one.finish()
+
+
+@pytest.mark.parametrize("before", [asking, accepting, matched, aside, owing])
 def test_a_death_frees_whoever_waited_and_counts_nothing(before):
     one = machine()
     before(one)
     assert one.remove(2) == ()
-    assert (one.matched, one.started, one.awaited) == (None, False, None)
+    assert (one.matched, one.started, one.asking) == (None, False, None)
     assert not one.aside
     assert one.can_start
 
@@ -185,7 +200,7 @@ def test_a_death_elsewhere_leaves_the_exchange_at_hand():
     assert (one.matched, one.started) == (2, True)
 
 
-@pytest.mark.parametrize("kind", [Kind.REQUEST, Kind.ACCEPT, Kind.CONFIRM, Kind.BUSY])
+@pytest.mark.parametrize("kind", [Kind.REQUEST, Kind.ACCEPT, Kind.CANCEL, Kind.BUSY])
 def test_the_dead_are_not_heard_and_not_asked(kind):
     one = machine()
     one.receive(2, Kind.REQUEST)
@@ -220,7 +235,7 @@ def test_new_weights_are_those_of_the_draw():
     assert count[4] / 4000 == pytest.approx(0.75, abs=0.03)
 
 
-@pytest.mark.parametrize("kind", [Kind.ACCEPT, Kind.BUSY, Kind.CONFIRM, Kind.CANCEL])
+@pytest.mark.parametrize("kind", [Kind.ACCEPT, Kind.BUSY, Kind.CANCEL, Kind.DROPPED])
 def test_a_message_that_the_protocol_excludes_is_an_error(kind):
     with pytest.raises(RuntimeError, match=r"rank 1 sent .* asked nobody"):
         machine().receive(1, kind)
@@ -231,16 +246,16 @@ def test_a_message_that_the_protocol_excludes_is_an_error(kind):
     [
         FifoMachine(0, (1,)),
         ScheduleMachine((1,), iter(())),
-        HandshakeMachine(0, (1,), (1.0,), np.random.default_rng()),
     ],
 )
 def test_the_other_protocols_refuse_to_lose_a_peer(other):
     for verb in (
         other.set_aside,
+        lambda: other.outdate(1),
         lambda: other.remove(1),
         lambda: other.rewire((), ()),
     ):
-        with pytest.raises(ConfigError, match="only the confirmed handshake"):
+        with pytest.raises(ConfigError, match="only the handshake"):
             verb()
 
 
