@@ -48,6 +48,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--options", default="", help='further ones of the trainer, as "--epochs 2"'
     )
+    parser.add_argument(
+        "--only-tolerant",
+        action="store_true",
+        help="leave out the undisturbed runs without --fault-tolerant, and so its cost",
+    )
     parser.add_argument("--page", type=Path, help="where the table goes")
     chosen = parser.parse_args()
     chosen.options = tuple(shlex.split(chosen.options))
@@ -58,8 +63,9 @@ def parsed() -> argparse.Namespace:
 
 def calm_plans(chosen, task):
     """Undisturbed runs, in turn with and without fault tolerance."""
+    ways = (True,) if chosen.only_tolerant else (True, False)
     for seed in range(chosen.runs):
-        for tolerant in (True, False):
+        for tolerant in ways:
             yield Plan(
                 task=task,
                 ranks=chosen.ranks,

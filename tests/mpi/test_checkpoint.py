@@ -15,9 +15,11 @@ from acidmpi.checkpoint import keeper as keeper_module
 from acidmpi.checkpoint.files import read_json, write_json
 from acidmpi.checkpoint.keeper import Keeper
 from acidmpi.checkpoint.sets import Sets, newest
+from acidmpi.progress.limits import Limits
 from acidmpi.train.cli import main
 from acidmpi.worker.gossip import Gossip
 from acidmpi.worker.keeping import Cutter, Keeping, count_of, regrouped
+from acidmpi.worker.loop import CommunicationLoop
 
 pytestmark = pytest.mark.mpi
 
@@ -77,6 +79,21 @@ def test_going_on_is_the_same_as_never_having_stopped(run, folder, arguments):
     finished(run(*arguments, "--output", again, "--resume"))
     assert figures(again) == figures(whole)
     assert len(numbers) == 2
+
+
+@few
+@pytest.mark.parametrize("way", [LOGICAL, ["--method", "allreduce"]])
+def test_the_planned_end_is_kept_and_the_run_can_be_made_longer(run, folder, way):
+    arguments = [*QUADRATIC, *way, "--output", folder]
+    finished(run(*arguments))
+    done, loss = sum(summary_of(folder)["gradients"]), summary_of(folder)["test_loss"]
+    last = next(iter(newest(Sets(folder / "checkpoints"), print)))
+    assert last.total_gradients == done
+    finished(run(*arguments, "--resume"))
+    assert sum(summary_of(folder)["gradients"]) == done
+    assert summary_of(folder)["test_loss"] == pytest.approx(loss)
+    finished(run(*arguments, "--epochs", "1.4", "--resume"))
+    assert sum(summary_of(folder)["gradients"]) >= 1400
 
 
 @several
@@ -160,7 +177,7 @@ def update_of(rank, number):
     return np.random.default_rng([rank, number]).standard_normal(50)
 
 
-def sums_of_sets(folder, monkeypatch):
+def sums_of_sets(folder, monkeypatch, **more):
     """½Σ(x + x̃) of each set, less what the gradients in it have added."""
     monkeypatch.setattr(keeper_module, "KEPT_SETS", 1000)
     sets = Sets(folder)
@@ -173,7 +190,7 @@ def sums_of_sets(folder, monkeypatch):
         every=4 * COMM.size,
         tell=lambda text: None,
     )
-    options = {"comm_rate": 6.0, "unit_seconds": 3e-3, "deadline_seconds": 30}
+    options = {"comm_rate": 6.0, "unit_seconds": 3e-3, "deadline_seconds": 30} | more
     keeping = Keeping(keeper)
     with Gossip(
         np.zeros(50), comm=COMM, topology="complete", keeping=keeping, **options
@@ -208,4 +225,32 @@ def test_planted_fault_parts_are_taken_whatever_the_peer_has_promised(
     monkeypatch.setattr(Cutter, "follow", lambda self, promised: None)
     # An exchange has to fall between two parts, which is likely in one run, not certain.
     tries = (max(sums_of_sets(folder / str(k), monkeypatch)) for k in range(8))
+    assert any(COMM.bcast(excess) > 1e-6 for excess in tries)
+
+
+IMPATIENT = {
+    "fault": "rank=all at=message:1- do=delay:0~3e-3",
+    "max_lag": None,
+}
+
+
+@pytest.mark.skipif(COMM.size != 3, reason="needs somebody to be busy with; adds time")
+def test_nor_when_an_old_question_is_answered_after_a_part_was_taken(
+    folder, monkeypatch
+):
+    monkeypatch.setattr(Limits, "patience_seconds", 0.0)
+    excess = sums_of_sets(folder, monkeypatch, **IMPATIENT)
+    assert len(excess) >= 3
+    assert max(excess) < 1e-9
+
+
+@pytest.mark.skipif(COMM.size != 3, reason="needs somebody to be busy with; adds time")
+def test_planted_fault_an_old_question_holds_whatever_was_taken_since(
+    folder, monkeypatch
+):
+    monkeypatch.setattr(Limits, "patience_seconds", 0.0)
+    monkeypatch.setattr(CommunicationLoop, "_is_outdated", lambda self, peer: False)
+    tries = (
+        max(sums_of_sets(folder / str(k), monkeypatch, **IMPATIENT)) for k in range(8)
+    )
     assert any(COMM.bcast(excess) > 1e-6 for excess in tries)

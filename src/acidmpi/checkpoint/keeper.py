@@ -72,7 +72,7 @@ class Keeper:
         self.taken = 0
         """Sets that this rank has taken its part of."""
         self.asked = False
-        """Whether this rank was asked to keep a last set and leave."""
+        """Whether this rank was asked to keep a last set when the run ends."""
         self.last = False
         """Whether the last set is taken, on all ranks alike."""
 
@@ -89,6 +89,10 @@ class Keeper:
     def ask(self) -> None:
         """Keep a last set when the run ends."""
         self.asked = True
+
+    def ask_if_regular(self) -> None:
+        """Keep a last set at the planned end, too, if any are taken on the way."""
+        self.asked = self.asked or self.regular
 
     def passed(self, total_gradients: int) -> None:
         """All ranks have made so many gradients."""
@@ -113,9 +117,9 @@ class Keeper:
         self._writer.part(lambda: self._write(mark, copy))
 
     def take_last(self, state: Callable[[], Tree], total_gradients: int) -> None:
-        """The last set of a run that was asked to leave; all ranks do this together."""
+        """The last set of a run; all ranks do this together."""
         self._writer.finish()
-        # One that was under way is given up: some ranks may not have come to take it.
+        # One that is under way is given up: some ranks have not come to take it.
         self._writer.ended = self.series.decided = self.taken = self.series.due
         self.series.due += 1
         self._total = total_gradients

@@ -93,7 +93,7 @@ class Session:
         trainer = self._company.together(lambda: self._trainer(task, plan))
         self._company.begin()
         loss = self._train(trainer, plan)
-        written = self._settle()
+        written = self._settle(trainer.course.stop_reason)
         self._finish(trainer, loss)
         if trainer.course.stop_reason == "interrupted" and written is not None:
             self._company.orderly = True
@@ -223,11 +223,12 @@ class Session:
         told = company.gather(course.statistics().deaths)
         company.first(lambda: self._conclude(course, ranks, common, told))
 
-    def _settle(self) -> Path | None:
+    def _settle(self, reason: str) -> Path | None:
         """Wait until checkpoints are written; the last one's folder if there is one.
 
         Raises:
-            DataError: a rank could not write its part of the last one.
+            DataError: a rank could not write its part of the last one, and the run is
+                not at its end.
         """
         if self._kept is None:
             return None
@@ -241,13 +242,19 @@ class Session:
         if not keeper.last:
             return None
         if not all(kept for _, kept in told):
-            self._company.orderly = True
             ranks = [rank for rank, (_, kept) in enumerate(told) if not kept]
-            raise DataError(
-                f"the last checkpoint could not be written by ranks {ranks}; free some "
-                "space, and go on from the one before with --resume"
-            )
+            self._bemoan(ranks, reason)
         return keeper.folder
+
+    def _bemoan(self, ranks: Sequence[int], reason: str) -> None:
+        """These could not write their part of the last checkpoint."""
+        if reason == "finished":  # the model is there, and its summary will be
+            return  # each of them has said so
+        self._company.orderly = True
+        raise DataError(
+            f"the last checkpoint could not be written by ranks {ranks}; free some "
+            "space, and go on from the one before with --resume"
+        )
 
     def _evaluate(self, trainer: Trainer) -> Scores:
         trainer.mourn(self._company.dead)

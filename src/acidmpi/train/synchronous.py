@@ -255,8 +255,14 @@ class SynchronousCourse:
 
     def _keep_last(self) -> None:
         """Take a last part if any rank was asked for one; collective."""
-        if self._kept is not None and self._averager.vote(self._kept.keeper.asked):
-            self._kept.keeper.take_last(self._tree, self._steps * self._size)
+        if self._kept is None:
+            return
+        keeper = self._kept.keeper
+        words = np.array([keeper.asked, *keeper.settle()], np.float64)
+        self._mean_over_ranks([words])
+        keeper.hear(*(words[1:] * self._size))
+        if words[0]:
+            keeper.take_last(self._tree, self._steps * self._size)
 
     def take_average(self) -> Average | None:
         """What is to be evaluated, on rank 0."""

@@ -15,6 +15,7 @@ from acidmpi.arrays.precision import narrow, widen
 from acidmpi.mpi.reductions import Comm
 from acidmpi.mpi.survival import Survivors, together
 from acidmpi.worker.final import Spread, mean, spread_of
+from acidmpi.worker.keeping import Cutter
 from acidmpi.worker.ledger import INTERRUPTED
 from acidmpi.worker.state import RankState
 
@@ -70,23 +71,30 @@ def average_survivors(
     )
 
 
-def anyone(comm: Comm, says: bool, seconds: float, *, mortal: bool) -> bool:
-    """Whether any rank that lives says so; collective.
+def keep_last(
+    comm: Comm, cutter: Cutter, total_gradients: int, seconds: float, *, mortal: bool
+) -> None:
+    """Take a last part if any rank that lives was asked for one; collective.
 
     Args:
         comm: all ranks, dead ones included.
-        says: what this one says.
+        cutter: takes this rank's part.
+        total_gradients: of all ranks.
         seconds: how long the ranks may let each other wait.
         mortal: whether there may be dead ones.
     """
-    mine = np.array([says], np.float64)
-    if not mortal:
-        return bool(mean(comm, mine, seconds) > 0)
+    words = np.array(cutter.last_words(), np.float64)
 
-    def ask(survivors: Survivors) -> bool:
-        return bool(mean(survivors.comm, mine, seconds) > 0)
+    def add_up(survivors: Survivors) -> Array:
+        return mean(survivors.comm, words, seconds) * len(survivors.ranks)
 
-    return together(comm, ask, seconds).value
+    everyone = Survivors(comm, tuple(range(comm.size)))
+    if mortal:
+        (asked, ended, kept), ranks = together(comm, add_up, seconds)
+    else:
+        (asked, ended, kept), ranks = add_up(everyone), everyone.ranks
+    if asked:
+        cutter.take_last(total_gradients, ended, kept, ranks)
 
 
 def _means(

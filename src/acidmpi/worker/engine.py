@@ -27,7 +27,7 @@ from acidmpi.mpi.survival import alert, check_survivable
 from acidmpi.mpi.threads import check_thread_level
 from acidmpi.worker.assembly import Parts, assemble, shared_topology
 from acidmpi.worker.averaging import Average
-from acidmpi.worker.closing import anyone, average_survivors
+from acidmpi.worker.closing import average_survivors, keep_last
 from acidmpi.worker.final import (
     Spread,
     average_arrays,
@@ -350,11 +350,10 @@ class Engine:
 
     def _keep_last(self) -> None:
         """Take a last part if any rank was asked for one; all are here (collective)."""
-        cutter, mortal = self._parts.cutter, self.options.fault_tolerant
-        if cutter is not None and anyone(
-            self._comms.collective, cutter.asked, self._seconds, mortal=mortal
-        ):
-            cutter.take_last(self.total_gradients)
+        comm, mortal = self._comms.collective, self.options.fault_tolerant
+        total, cutter = self.total_gradients, self._parts.cutter
+        if cutter is not None:
+            keep_last(comm, cutter, total, self._seconds, mortal=mortal)
 
     def _catch_up(self, units: float) -> None:
         """In logical time: make every exchange that is due before `units`."""

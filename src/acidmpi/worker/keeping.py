@@ -105,10 +105,14 @@ class Cutter:
         self._state = state
         self._scheme = scheme
 
-    @property
-    def asked(self) -> bool:
-        """Whether this rank was asked for a last set."""
-        return self._keeping.keeper.asked
+    def last_words(self) -> tuple[float, float, float]:
+        """What this rank adds to sums before a last set.
+
+        Returns:
+            Whether it was asked for one; its contribution, once all is written.
+        """
+        keeper = self._keeping.keeper
+        return (keeper.asked, *keeper.settle())
 
     @property
     def promised(self) -> int:
@@ -159,9 +163,19 @@ class Cutter:
         with self._state.communicating():
             self._keeping.keeper.take(self._tree)
 
-    def take_last(self, total_gradients: int) -> None:
-        """The last part, when all communication has ended; published or not."""
+    def take_last(
+        self, total_gradients: int, ended: float, kept: float, ranks: Sequence[int]
+    ) -> None:
+        """The last part, when all communication has ended; published or not.
+
+        Args:
+            total_gradients: of all ranks.
+            ended: sum over `ranks` of the contributions, their first parts.
+            kept: the second parts.
+            ranks: those that take one.
+        """
         keeping = self._keeping
+        keeping.keeper.hear(ended, kept, ranks)
         with self._state.communicating():
             if not keeping.keeper.regular:
                 keeping.note(None)
