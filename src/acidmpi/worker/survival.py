@@ -24,7 +24,7 @@ from acidmpi.topology.spectrum import spectrum
 from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.membership import Death, Membership
 
-LOOK_SECONDS = 10e-3
+LOOK_SECONDS = 50e-3
 """MPI is asked for deaths not more often than that."""
 
 Constants = Callable[[float, float], Coefficients]
