@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from acidmpi.errors import PeerFailed
-from acidmpi.testing.transports import CONTRACT, run_together
+from acidmpi.progress import Pace
+from acidmpi.testing.transports import CONTRACT, run_together, takes_back
 from acidmpi.transport.loopback import LoopbackHub, LoopbackTransport
 
 
@@ -16,6 +17,42 @@ def run(routine, first, second):
 def test_loopback_keeps_the_contract(routine):
     hub = LoopbackHub(2)
     run(routine, hub.transport(0), hub.transport(1))
+
+
+class Meeting:
+    """Two sides of one process wait for each other."""
+
+    def __init__(self):
+        self.here = 0
+
+    def __call__(self):
+        self.here += 1
+        while self.here < 2:
+            yield Pace.POLL
+
+
+def taken_back(first, second):
+    meet = Meeting()
+    sides = [takes_back(first, 0, 1, meet), takes_back(second, 1, 0, meet)]
+    run_together(sides)
+
+
+def test_loopback_takes_back_what_one_side_has_begun():
+    hub = LoopbackHub(2)
+    taken_back(hub.transport(0), hub.transport(1))
+
+
+class Hoarding(LoopbackTransport):
+    """A planted fault: what the peer has withdrawn is left where it is."""
+
+    def drain(self, peer, sizes):
+        pass
+
+
+def test_what_is_not_drained_is_found():
+    hub = LoopbackHub(2)
+    with pytest.raises((AssertionError, ValueError)):
+        taken_back(hub.transport(0), Hoarding(hub, 1))
 
 
 def test_a_dead_peer_ends_the_wait():

@@ -18,8 +18,8 @@ from torch import nn
 import acidmpi
 from acidmpi.errors import ConfigError, NonFiniteError, RemoteError
 from acidmpi.kernels import load
-from acidmpi.testing.test_transports import turns
-from acidmpi.testing.transports import CONTRACT, Carried, run_alone
+from acidmpi.testing.test_transports import meeting, turns
+from acidmpi.testing.transports import CONTRACT, Carried, run_alone, takes_back
 from acidmpi.transport.choice import Choice
 from acidmpi.transport.device import DeviceTransport
 from acidmpi.transport.host import HostTransport
@@ -49,6 +49,14 @@ def test_transports_of_device_memory_keep_the_contract(kind, comm, gpu):
     for routine in CONTRACT:
         for peer in turns(comm.rank, comm.size):
             run_alone(routine(transport, comm.rank, peer))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_one_side_has_begun_is_taken_back(kind, comm, gpu):
+    stream = gpu.stream()
+    transport = Carried(KINDS[kind](HostTransport(comm), gpu, stream), gpu, stream)
+    for peer in turns(comm.rank, comm.size):
+        run_alone(takes_back(transport, comm.rank, peer, lambda: meeting(comm)))
 
 
 @pytest.fixture(name="presented")

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 import pytest
 from mpi4py import MPI
 
-from acidmpi.testing.transports import CONTRACT, Routine, run_alone
+from acidmpi.clocks import WallClock
+from acidmpi.progress import Deadline, Pace, Steps, until
+from acidmpi.testing.transports import (
+    CONTRACT,
+    PATIENCE_SECONDS,
+    Routine,
+    run_alone,
+    takes_back,
+)
 from acidmpi.transport.host import HostTransport
 
 pytestmark = pytest.mark.mpi
@@ -34,6 +42,19 @@ def test_host_transport_keeps_the_contract(routine: Routine, comm: MPI.Comm) -> 
     transport = HostTransport(comm)
     for peer in turns(comm.rank, comm.size):
         run_alone(routine(transport, comm.rank, peer))
+
+
+def meeting(comm: MPI.Comm) -> Steps[None]:
+    """Returns when all ranks are here."""
+    deadline = Deadline(PATIENCE_SECONDS, WallClock(), "the others")
+    yield from until(comm.Ibarrier().Test, deadline, Pace.POLL)
+
+
+def test_host_transport_takes_back_what_one_side_has_begun(comm: MPI.Comm) -> None:
+    """Between each pair of ranks, the lower one alone."""
+    transport = HostTransport(comm)
+    for peer in turns(comm.rank, comm.size):
+        run_alone(takes_back(transport, comm.rank, peer, lambda: meeting(comm)))
 
 
 @pytest.mark.parametrize("size", range(1, 12))

@@ -20,7 +20,6 @@ DTYPES = ("float32", "float64", "float16", "uint16")
 WITHDRAWN = (10, 300_000, 1000)
 """Sizes of transfers, in numbers, that go with their envelope or after it."""
 
-ANSWER = 10
 LOOKS = 200
 PATIENCE_SECONDS = 30.0
 
@@ -92,58 +91,47 @@ def does_not_finish_early(transport: Transport, rank: int, peer: int) -> Steps[N
     assert pending.test()
 
 
-def takes_back(transport: Transport, rank: int, peer: int) -> Steps[None]:
+def takes_back(
+    transport: Transport, rank: int, peer: int, meet: Callable[[], Steps[None]]
+) -> Steps[None]:
     """What one side alone has begun is withdrawn and drained; the next is not mixed up.
 
-    The first message after it tells the other side that it may send.
+    Not part of the contract's list, because the sides must meet in it by other means.
+
+    Args:
+        transport: under test.
+        rank: this side; the lower one begins alone.
+        peer: the other one.
+        meet: returns when both sides have called it.
     """
-    if rank < peer:
-        yield from _begins_alone(transport, rank, peer)
-    elif rank > peer:
-        yield from _drains(transport, rank, peer)
-
-
-def _begins_alone(transport: Transport, rank: int, peer: int) -> Steps[None]:
     rooms = [np.full(size, -1.0, "float32") for size in WITHDRAWN]
-    pending = [
-        transport.post(peer, values_of(rank, room.size, "float32", number), room)
-        for number, room in enumerate(rooms)
-    ]
-    yield from _withdrawn(transport, pending)
-    yield from _answered(transport, rank, peer)
-    sent = values_of(rank, ANSWER, "float32")
-    yield from _withdrawn(transport, [transport.post(peer, sent, rooms[0])])
-    yield from until(transport.is_quiet, _deadline(), Pace.POLL)
+    begun: list[Pending] = []  # they hold the memory that is being sent
+    if rank < peer:
+        for number, room in enumerate(rooms):
+            sent = values_of(rank, room.size, "float32", number)
+            begun.append(transport.post(peer, sent, room))
+        yield from _withdrawn(transport, begun)
+    yield from meet()
+    if rank > peer:
+        transport.drain(peer, [room.nbytes for room in rooms])
+    if rank != peer:
+        received, sent = np.zeros(10, "float32"), values_of(rank, 10, "float32", 9)
+        yield from arrived(transport.post(peer, sent, received))
+        assert received.tobytes() == values_of(peer, 10, "float32", 9).tobytes()
+        deadline = Deadline(PATIENCE_SECONDS, WallClock(), "what was withdrawn")
+        yield from until(transport.is_quiet, deadline, Pace.POLL)
+    begun.clear()
     assert all((room == -1.0).all() for room in rooms)
 
 
-def _drains(transport: Transport, rank: int, peer: int) -> Steps[None]:
-    transport.drain(peer, [4 * size for size in (*WITHDRAWN, ANSWER)])
-    yield from until(transport.is_quiet, _deadline(), Pace.POLL)
-    yield from _answered(transport, rank, peer)
-
-
-def _answered(transport: Transport, rank: int, peer: int) -> Steps[None]:
-    received = np.zeros(ANSWER, "float32")
-    sent = values_of(rank, ANSWER, "float32")
-    yield from arrived(transport.post(peer, sent, received))
-    assert received.tobytes() == values_of(peer, ANSWER, "float32").tobytes()
-
-
-def _withdrawn(transport: Transport, pending: Sequence[Pending]) -> Steps[None]:
-    """Long enough after its posting that all of it has begun."""
-    for _ in range(LOOKS):
-        assert not any(transfer.test() for transfer in pending)
+def _withdrawn(transport: Transport, begun: Sequence[Pending]) -> Steps[None]:
+    for _ in range(LOOKS):  # by then all of it is on its way
+        assert not any(transfer.test() for transfer in begun)
         yield Pace.POLL
-    assert transport.withdraw() == len(pending)
-
-
-def _deadline() -> Deadline:
-    return Deadline(PATIENCE_SECONDS, WallClock(), "what was withdrawn")
+    assert transport.withdraw() == len(begun)
 
 
 CONTRACT: tuple[Routine, ...] = (
-    takes_back,
     delivers_both_directions,
     keeps_order,
     gives_buffers_back,
