@@ -150,6 +150,22 @@ def test_a_signal_to_one_rank_keeps_all_and_has_a_status(run, folder, monkeypatc
     assert done + 9 <= sum(summary_of(folder)["gradients"]) < done + 9 + 16 * COMM.size
 
 
+@pytest.mark.parametrize("way", [[], ["--method", "allreduce"]], ids=["ring", "all"])
+def test_ctrl_c_keeps_no_last_set(run, folder, monkeypatch, way):
+    signals = [signal.SIGINT]
+
+    def interrupt(loss):
+        if signals:
+            os.kill(os.getpid(), signals.pop())
+        return loss
+
+    options = ["--task", "digits", "--output", folder, "--deadline-seconds", "60", *way]
+    train_command.spoil(monkeypatch, COMM, interrupt)
+    ends = run(*options, "--epochs", "1e6", "--checkpoint-every", "1e5")
+    only_rank_0_says(ends, 130, "interrupted")
+    assert Sets(folder / "checkpoints").numbers() == []
+
+
 @few
 def test_what_cannot_be_gone_on_from(run, folder):
     # In logical time a set is complete before the end, however quick the machine.

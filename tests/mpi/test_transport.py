@@ -5,8 +5,13 @@ import pytest
 from acidmpi.testing.test_transports import (
     duplicate,
     test_host_transport_keeps_the_contract,
+    test_host_transport_takes_back_what_one_side_has_begun,
 )
 
-__all__ = ["duplicate", "test_host_transport_keeps_the_contract"]
+__all__ = [
+    "duplicate",
+    "test_host_transport_keeps_the_contract",
+    "test_host_transport_takes_back_what_one_side_has_begun",
+]
 
 pytestmark = pytest.mark.mpi

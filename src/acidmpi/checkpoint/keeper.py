@@ -10,7 +10,7 @@ Who owns what:
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -90,10 +90,6 @@ class Keeper:
         """Keep a last set when the run ends."""
         self.asked = True
 
-    def ask_if_regular(self) -> None:
-        """Keep a last set at the planned end, too, if any are taken on the way."""
-        self.asked = self.asked or self.regular
-
     def passed(self, total_gradients: int) -> None:
         """All ranks have made so many gradients."""
         before = self.series.left_out
@@ -152,6 +148,30 @@ class Keeper:
         """Wait for what is being written; then this rank's contribution."""
         self._writer.finish()
         return self.contribution()
+
+    def last_words(self, interrupted: bool) -> tuple[float, float, float, float]:
+        """Wait for what is being written; then what this rank adds to a last sum.
+
+        Args:
+            interrupted: whether the run has been stopped, as far as is known here.
+        """
+        return (self.asked, interrupted, *self.settle())
+
+    def takes_last(
+        self, sums: Iterable[float], members: Sequence[int] | None = None
+    ) -> bool:
+        """Take in the last sum: whether there is to be a last set; the same on all.
+
+        There is one if any rank was asked for it, and at the planned end of a run in
+        which sets are taken on the way.
+
+        Args:
+            sums: over ranks, of their `last_words`.
+            members: see `hear`.
+        """
+        asked, interrupted, ended, kept = sums
+        self.hear(ended, kept, members)
+        return asked > 0 or (self.regular and not interrupted)
 
     def close(self) -> None:
         """Finish what the thread has to do."""

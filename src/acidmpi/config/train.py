@@ -122,9 +122,8 @@ class TrainConfig:
     with none it never waits."""
 
     pairing: Literal["handshake", "schedule", "fifo"] = "handshake"
-    """How peers find each other: by asking, by asking and confirming (goes on without a
-    neighbour that does not answer), by a schedule drawn from the shared seed, or first
-    come, first served."""
+    """How peers find each other: by asking (goes on without a neighbour that does not
+    answer), by a schedule drawn from the shared seed, or first come, first served."""
 
     progress: Literal["thread", "inline"] = "thread"
     """Who drives communication: a thread, or the training loop itself; together with
@@ -207,7 +206,7 @@ class TrainConfig:
 
     fault_tolerant: bool = False
     """Let the others finish when ranks die, even rank 0; needs Open MPI 5 started by
-    `mpiexec --with-ft ulfm`, and --pairing handshake (with a third message)."""
+    `mpiexec --with-ft ulfm`, and --pairing handshake."""
 
     output: Path | None = None
     """The run's folder; by default runs/TASK-METHOD-TIME."""

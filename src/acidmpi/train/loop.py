@@ -44,7 +44,6 @@ class Loop:
         self._display = display
         self._clock = clock
         self._began = clock.now()
-        self._kept = kept
         recent = [] if kept is None else kept.recent_losses()
         self._losses: deque[float] = deque(recent, maxlen=RECENT_LOSSES)
         if kept is not None:
@@ -65,8 +64,6 @@ class Loop:
             while not self._course.finished:
                 self._step()
                 self._look()
-            if self._kept is not None and not self._watch.requested:
-                self._kept.keeper.ask_if_regular()
 
     def _step(self) -> None:
         loss = self._trainer.step(self._plan.rate(self._course.progress))

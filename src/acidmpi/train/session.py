@@ -234,22 +234,19 @@ class Session:
             return None
         keeper, company = self._kept.keeper, self._company
         everyone = company.gather(keeper.settle())
-        told = [one for one in everyone if one is not None]
-        members = [rank for rank, one in enumerate(everyone) if one is not None]
-        ended, kept = sum(one[0] for one in told), sum(one[1] for one in told)
-        keeper.hear(ended, kept, members)
+        told = {rank: one for rank, one in enumerate(everyone) if one is not None}
+        ended, kept = (sum(part) for part in zip(*told.values(), strict=True))
+        keeper.hear(ended, kept, list(told))
         company.gather(keeper.settle())  # rank 0 has sealed the set
         if not keeper.last:
             return None
-        if not all(kept for _, kept in told):
-            ranks = [rank for rank, (_, kept) in enumerate(told) if not kept]
-            self._bemoan(ranks, reason)
+        # At the planned end the model is there, and each has said what it could not.
+        if kept < len(told) and reason != "finished":
+            self._bemoan([rank for rank, (_, whole) in told.items() if not whole])
         return keeper.folder
 
-    def _bemoan(self, ranks: Sequence[int], reason: str) -> None:
+    def _bemoan(self, ranks: Sequence[int]) -> None:
         """These could not write their part of the last checkpoint."""
-        if reason == "finished":  # the model is there, and its summary will be
-            return  # each of them has said so
         self._company.orderly = True
         raise DataError(
             f"the last checkpoint could not be written by ranks {ranks}; free some "

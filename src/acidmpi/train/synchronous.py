@@ -253,15 +253,14 @@ class SynchronousCourse:
         counts = {"steps": self._steps, "exchanges": self._exchanges}
         return {**counts, "caller": caller}
 
-    def _keep_last(self) -> None:
-        """Take a last part if any rank was asked for one; collective."""
+    def _keep_last(self, interrupted: bool) -> None:
+        """Take a last part if there is to be one; collective."""
         if self._kept is None:
             return
         keeper = self._kept.keeper
-        words = np.array([keeper.asked, *keeper.settle()], np.float64)
+        words = np.array(keeper.last_words(interrupted), np.float64)
         self._mean_over_ranks([words])
-        keeper.hear(*(words[1:] * self._size))
-        if words[0]:
+        if keeper.takes_last(words * self._size):
             keeper.take_last(self._tree, self._steps * self._size)
 
     def take_average(self) -> Average | None:
@@ -373,7 +372,7 @@ class SynchronousCourse:
             with self._held:
                 interrupted = self._averager.vote(self._asked or self._stopping)
                 self.hear_complaints()
-                self._keep_last()
+                self._keep_last(interrupted)
                 self._distance = self._average_at_last()
                 self._last_words = self._spoken()
         except BaseException as error:

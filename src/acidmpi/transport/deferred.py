@@ -5,9 +5,10 @@ never overtakes one whose event is still to come. Events are asked, never waited
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
+from typing import Any
 
-from acidmpi.arrays.accelerator import Accelerator, Event
+from acidmpi.arrays.accelerator import Accelerator, Event, Stream
 from acidmpi.transport.protocol import Pending
 
 
@@ -67,3 +68,46 @@ class EventQueue:
     def clear(self) -> None:
         """Forget what has not begun."""
         self._waiting.clear()
+
+
+class DeferredTransport:
+    """What transports of device memory share: all but how a transfer is posted.
+
+    Owned by the communication loop; no other thread may call it.
+
+    Args:
+        messages: moves what the messages are made of, such as a `HostTransport`.
+        accelerator: the device.
+        stream: where snapshots are taken and messages are applied.
+    """
+
+    def __init__(self, messages: Any, accelerator: Accelerator, stream: Stream) -> None:
+        self._messages = messages
+        self._accelerator = accelerator
+        self._stream = stream
+        self._queue = EventQueue(accelerator)
+
+    def withdraw(self) -> int:
+        """What has begun goes on, the rest never begins; see `Transport.withdraw`."""
+        self._queue.clear()
+        count: int = self._messages.withdraw()
+        return count
+
+    def drain(self, peer: int, sizes: Sequence[int]) -> None:
+        """Into host memory, whatever it was sent from; see `Transport.drain`."""
+        self._messages.drain(peer, sizes)
+
+    def is_quiet(self, dead: Container[int] = ()) -> bool:
+        """Whether nothing withdrawn is on its way; see `Transport.is_quiet`."""
+        quiet: bool = self._messages.is_quiet(dead)
+        return quiet
+
+    def drop(self) -> None:
+        """The peer of all that is pending has died: forget it."""
+        self._queue.clear()
+        self._messages.drop()
+
+    def abandon(self) -> None:
+        """Cancel every receive still posted."""
+        self._queue.clear()
+        self._messages.abandon()

@@ -18,11 +18,19 @@ def failure_of(peer: int, error: MPI.Exception) -> PeerFailed:
     return kind(peer, f"a chunk ({error.Get_error_string()})")
 
 
-def _is_over(request: MPI.Request) -> bool:
+def _pass_over_death(peer: int, error: MPI.Exception) -> None:
+    """A death will be found by others; raise `PeerFailed` for anything else."""
+    failure = failure_of(peer, error)
+    if not isinstance(failure, PeerDied):
+        raise failure from error
+
+
+def _is_over(peer: int, request: MPI.Request) -> bool:
     """Whether it is complete, or never will be."""
     try:
         return request.Test()
-    except MPI.Exception:  # its peer has failed, which whoever waits for it will find
+    except MPI.Exception as error:
+        _pass_over_death(peer, error)
         return True
 
 
@@ -57,12 +65,11 @@ class HostPending:
             self._transport.forget(self)
         return done
 
-    def abandon(self) -> MPI.Request:
-        """Cancel what MPI lets one cancel; the send, which it does not, is returned."""
+    def cancel(self) -> Sequence[MPI.Request]:
+        """Cancel the receive; the send MPI does not let one. Both are yet to be tested."""
         if self._receive:
             self._receive.Cancel()
-            self._receive.Free()
-        return self._send
+        return self._receive, self._send
 
 
 class HostTransport:
@@ -81,7 +88,7 @@ class HostTransport:
         self._pending: set[HostPending] = set()
         self._lost: list[HostPending | MPI.Request] = []
         self._leaving: list[tuple[int, MPI.Request]] = []
-        """Sends withdrawn and receives to be drained, by peer; they hold their memory."""
+        """Transfers withdrawn and receives to be drained, by peer; with their memory."""
 
     def post(self, peer: int, send: Array, receive: Array) -> HostPending:
         """Start both directions; the receive first, so that data find their place.
@@ -105,7 +112,7 @@ class HostTransport:
     def withdraw(self) -> int:
         """Receive nothing that is pending; see `Transport.withdraw`."""
         count = len(self._pending)
-        self._leaving += [(one.peer, one.abandon()) for one in self._pending]
+        self._leaving += [(one.peer, r) for one in self._pending for r in one.cancel()]
         self._pending.clear()
         return count
 
@@ -115,8 +122,9 @@ class HostTransport:
             try:
                 request = self._comm.Irecv([bytearray(size), MPI.BYTE], peer, TAG)
             except MPI.Exception as error:
-                raise failure_of(peer, error) from error
-            self._leaving.append((peer, request))
+                _pass_over_death(peer, error)
+            else:
+                self._leaving.append((peer, request))
 
     def is_quiet(self, dead: Container[int] = ()) -> bool:
         """Whether nothing withdrawn is on its way; see `Transport.is_quiet`."""
@@ -124,7 +132,7 @@ class HostTransport:
         self._leaving = [
             (peer, request)
             for peer, request in self._leaving
-            if peer not in dead and not _is_over(request)
+            if peer not in dead and not _is_over(peer, request)
         ]
         return not self._leaving
 
@@ -140,5 +148,5 @@ class HostTransport:
     def abandon(self) -> None:
         """Cancel every receive still posted."""
         for pending in self._pending:
-            pending.abandon()
-        self._pending.clear()
+            pending.cancel()
+        self.drop()

@@ -13,7 +13,7 @@ when the next copy out of the device is over; that copy waits for the stream, an
 stream waits for the last copy into the device.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acidmpi.arrays.accelerator import Accelerator, Stream
-from acidmpi.transport.deferred import Deferred, EventQueue
+from acidmpi.transport.deferred import Deferred, DeferredTransport
 from acidmpi.transport.protocol import Array
 
 Bytes = npt.NDArray[np.uint8]
@@ -65,28 +65,17 @@ class StagedPending:
         return self._done
 
 
-class StagedTransport:
-    """Buffers in device memory, by copies in page-locked host memory.
-
-    Owned by the communication loop; no other thread may call it.
-
-    Args:
-        messages: moves host memory, such as a `HostTransport`.
-        accelerator: the device.
-        stream: where snapshots are taken and messages are applied.
-    """
+class StagedTransport(DeferredTransport):
+    """Buffers in device memory, by copies in page-locked host memory."""
 
     name = "staged"
 
     def __init__(self, messages: Any, accelerator: Accelerator, stream: Stream) -> None:
-        self._messages = messages
-        self._accelerator = accelerator
-        self._stream = stream
+        super().__init__(messages, accelerator, stream)
         self._out, self._in = accelerator.stream(), accelerator.stream()
         self._free: list[_Slot] = []
         self._lost: list[_Slot] = []
         """Of transfers with the dead: MPI may still use their memory."""
-        self._queue = EventQueue(accelerator)
         self._going: set[_Slot] = set()
         self._parked: set[_Slot] = set()
         """Of transfers that were withdrawn: MPI may still read their memory."""
@@ -111,20 +100,14 @@ class StagedTransport:
         self._free.append(slot)
 
     def withdraw(self) -> int:
-        """What has begun goes on, the rest never begins; see `Transport.withdraw`."""
-        self._queue.clear()
+        """See `Transport.withdraw`; MPI may still read what has been sent."""
         self._parked |= self._going
         self._going.clear()
-        count: int = self._messages.withdraw()
-        return count
-
-    def drain(self, peer: int, sizes: Sequence[int]) -> None:
-        """Into host memory, whatever it was sent from; see `Transport.drain`."""
-        self._messages.drain(peer, sizes)
+        return super().withdraw()
 
     def is_quiet(self, dead: Container[int] = ()) -> bool:
-        """Whether nothing withdrawn is on its way; see `Transport.is_quiet`."""
-        quiet: bool = self._messages.is_quiet(dead)
+        """See `Transport.is_quiet`; then the memory can be used again."""
+        quiet = super().is_quiet(dead)
         if quiet and not dead:
             self._free += self._parked
             self._parked.clear()
@@ -134,13 +117,7 @@ class StagedTransport:
         """The peer of all that is pending has died: forget it, but keep its memory."""
         self._lost.extend(self._going)
         self._going.clear()
-        self._queue.clear()
-        self._messages.drop()
-
-    def abandon(self) -> None:
-        """Cancel every receive still posted."""
-        self._queue.clear()
-        self._messages.abandon()
+        super().drop()
 
     def _slot(self, size_bytes: int) -> _Slot:
         """The slot that has been free for longest, of those that are large enough."""

@@ -1,4 +1,4 @@
-"""The final average of ranks that may die in it.
+"""What ranks do together at the end: a last checkpoint, and the average of survivors.
 
 Nothing is written to the model before all survivors have the result: when one of them
 dies first, the others begin again, with what they had.
@@ -72,29 +72,36 @@ def average_survivors(
 
 
 def keep_last(
-    comm: Comm, cutter: Cutter, total_gradients: int, seconds: float, *, mortal: bool
+    comm: Comm,
+    cutter: Cutter,
+    interrupted: bool,
+    total_gradients: int,
+    seconds: float,
+    *,
+    mortal: bool,
 ) -> None:
-    """Take a last part if any rank that lives was asked for one; collective.
+    """Take a last part if there is to be one, see `Keeper.takes_last`; collective.
 
     Args:
         comm: all ranks, dead ones included.
         cutter: takes this rank's part.
+        interrupted: whether the run has been stopped, as far as is known here.
         total_gradients: of all ranks.
         seconds: how long the ranks may let each other wait.
         mortal: whether there may be dead ones.
     """
-    words = np.array(cutter.last_words(), np.float64)
+    words = np.array(cutter.keeper.last_words(interrupted), np.float64)
 
     def add_up(survivors: Survivors) -> Array:
         return mean(survivors.comm, words, seconds) * len(survivors.ranks)
 
     everyone = Survivors(comm, tuple(range(comm.size)))
     if mortal:
-        (asked, ended, kept), ranks = together(comm, add_up, seconds)
+        sums, ranks = together(comm, add_up, seconds)
     else:
-        (asked, ended, kept), ranks = add_up(everyone), everyone.ranks
-    if asked:
-        cutter.take_last(total_gradients, ended, kept, ranks)
+        sums, ranks = add_up(everyone), everyone.ranks
+    if cutter.keeper.takes_last(sums, ranks):
+        cutter.take_last(total_gradients)
 
 
 def _means(

@@ -349,11 +349,12 @@ class Engine:
             )
 
     def _keep_last(self) -> None:
-        """Take a last part if any rank was asked for one; all are here (collective)."""
+        """Take a last part if there is to be one; all are here (collective)."""
         comm, mortal = self._comms.collective, self.options.fault_tolerant
         total, cutter = self.total_gradients, self._parts.cutter
         if cutter is not None:
-            keep_last(comm, cutter, total, self._seconds, mortal=mortal)
+            stopped = bool(self._parts.ledger.flags & INTERRUPTED)
+            keep_last(comm, cutter, stopped, total, self._seconds, mortal=mortal)
 
     def _catch_up(self, units: float) -> None:
         """In logical time: make every exchange that is due before `units`."""

@@ -105,14 +105,10 @@ class Cutter:
         self._state = state
         self._scheme = scheme
 
-    def last_words(self) -> tuple[float, float, float]:
-        """What this rank adds to sums before a last set.
-
-        Returns:
-            Whether it was asked for one; its contribution, once all is written.
-        """
-        keeper = self._keeping.keeper
-        return (keeper.asked, *keeper.settle())
+    @property
+    def keeper(self) -> Keeper:
+        """This rank's."""
+        return self._keeping.keeper
 
     @property
     def promised(self) -> int:
@@ -163,19 +159,9 @@ class Cutter:
         with self._state.communicating():
             self._keeping.keeper.take(self._tree)
 
-    def take_last(
-        self, total_gradients: int, ended: float, kept: float, ranks: Sequence[int]
-    ) -> None:
-        """The last part, when all communication has ended; published or not.
-
-        Args:
-            total_gradients: of all ranks.
-            ended: sum over `ranks` of the contributions, their first parts.
-            kept: the second parts.
-            ranks: those that take one.
-        """
+    def take_last(self, total_gradients: int) -> None:
+        """The last part, when all communication has ended; published or not."""
         keeping = self._keeping
-        keeping.keeper.hear(ended, kept, ranks)
         with self._state.communicating():
             if not keeping.keeper.regular:
                 keeping.note(None)
