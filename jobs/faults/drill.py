@@ -44,6 +44,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--kills", type=int, nargs="+", help="by default 1, a quarter, half"
     )
+    parser.add_argument(
+        "--at-start",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="kill so many seconds after all processes are there, instead of at work",
+    )
     parser.add_argument("--limit", type=float, default=600, help="seconds of one run")
     parser.add_argument(
         "--options", default="", help='further ones of the trainer, as "--epochs 2"'
@@ -76,7 +83,8 @@ def calm_plans(chosen, task):
 
 
 def drills(chosen, task, window):
-    """Runs in which ranks die while there is work."""
+    """Runs in which ranks die: while there is work, or while they make ready."""
+    start = tuple(chosen.at_start) if chosen.at_start else None
     for kills in chosen.kills:
         for seed in range(chosen.runs):
             yield Plan(
@@ -85,6 +93,7 @@ def drills(chosen, task, window):
                 seed=seed,
                 kills=kills,
                 window_seconds=window,
+                start_seconds=start,
                 options=chosen.options,
             )
 

@@ -29,6 +29,7 @@ def page(lines: list[dict], ranks: int) -> str:
     ranks_lines = [line for line in lines if line["ranks"] == ranks]
     parts = [HEAD.format(when=date.today(), hardware=hardware(), ranks=ranks)]
     parts.append(deaths_table(ranks_lines))
+    parts.append(starts_table(ranks_lines))
     parts.append(cost_table(ranks_lines))
     parts.append(failures(ranks_lines))
     return "\n".join(part for part in parts if part)
@@ -71,6 +72,35 @@ def within(found: list[float], calm: list[float]) -> str:
     return f"{sum(loss <= max(calm) for loss in found)} of {len(found)}"
 
 
+def starts_table(lines: list[dict]) -> str:
+    """What became of runs whose ranks died while they made ready."""
+    rows = [
+        "## Deaths at the start",
+        "",
+        "Ranks killed between two moments after all processes are there. *began again*: "
+        "runs in which the others did, without the dead; in the rest all died later.",
+        "",
+        "| task | killed | seconds | runs | ended | began again | loss |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    started = [line for line in lines if line.get("start_seconds")]
+    for task, kills in sorted({(line["task"], line["kills"]) for line in started}):
+        found = [x for x in started if (x["task"], x["kills"]) == (task, kills)]
+        low, high = found[0]["start_seconds"]
+        ended = [line for line in found if finished(line)]
+        again = sum(began_again(line) for line in ended)
+        rows.append(
+            f"| {task} | {kills} | {low:g} to {high:g} | {len(found)} | {len(ended)} | "
+            f"{again} | {spread(losses(found))} |"
+        )
+    return "\n".join(rows) + "\n" if started else ""
+
+
+def began_again(line: dict) -> bool:
+    """Whether somebody died before all were ready."""
+    return any(death["at_start"] for death in line["summary"]["dead_ranks"])
+
+
 def cost_table(lines: list[dict]) -> str:
     """What fault tolerance costs where nothing happens."""
     rows = [
@@ -104,11 +134,12 @@ def failures(lines: list[dict]) -> str:
 
 
 def chosen(lines: list[dict], task: str, kills: int) -> list[dict]:
-    """Runs with fault tolerance and so many deaths."""
+    """Runs with fault tolerance and so many deaths at work."""
     return [
         line
         for line in lines
         if line["task"] == task and line["kills"] == kills and line["tolerant"]
+        if not line.get("start_seconds")
     ]
 
 

@@ -37,12 +37,17 @@ class Plan:
     tolerant: bool = True
     window_seconds: float = 0.0
     """Ranks die at moments drawn from so long after the start of the work."""
+    start_seconds: tuple[float, float] | None = None
+    """Or between these moments after all processes are there: while they make ready."""
     options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Also the name of its folder."""
-        kind = f"kill{self.kills}" if self.kills else "calm" if self.tolerant else "off"
+        when = "start" if self.start_seconds else "kill"
+        kind = (
+            f"{when}{self.kills}" if self.kills else "calm" if self.tolerant else "off"
+        )
         return f"{self.task}-{self.ranks}-{kind}-{self.seed}"
 
     def command(self, folder: Path) -> list[str]:
@@ -54,10 +59,11 @@ class Plan:
         return [*launch, *train, *choices, *tolerant]
 
     def moments(self) -> list[tuple[float, int]]:
-        """When which rank dies, in order, seconds after the start of the work."""
+        """When which rank dies, in order, seconds after what `_disturb` waits for."""
         chance = np.random.default_rng([self.seed, self.ranks, self.kills])
         ranks = chance.choice(self.ranks, self.kills, replace=False)
-        times = chance.uniform(0, self.window_seconds, self.kills)
+        low, high = self.start_seconds or (0, self.window_seconds)
+        times = chance.uniform(low, high, self.kills)
         return sorted(zip(times.tolist(), ranks.tolist(), strict=True))
 
 
@@ -116,10 +122,13 @@ def _disturb(job, plan: Plan, folder: Path, ending: Ending, until: float) -> Non
         return
     sign = folder / f"metrics-{plan.ranks - 1}.jsonl"
 
-    def trains() -> bool:  # a death before that is one at the start, which ends all
+    def trains() -> bool:  # a death before that is one at the start
         return sign.exists() and sign.stat().st_size > 0
 
-    if not _wait(job, trains, until):
+    def here() -> bool:
+        return len(processes(folder)) == plan.ranks
+
+    if not _wait(job, here if plan.start_seconds else trains, until):
         return
     start = time.monotonic()
     for moment, rank in plan.moments():

@@ -10,6 +10,7 @@
     ├── DeadlineExceeded     a wait that took longer than its deadline (also TimeoutError)
     ├── PeerFailed           a peer that cannot take part any more
     │   └── PeerDied         its process has died, as MPI tells
+    │       └── DiedAtStart  so before all ranks were ready; those who live all know
     ├── RemoteError          another rank failed first; carries that rank and its text
     └── Interrupted          a signal asked this rank, or another one, to stop
         └── Preempted        one that means to start the run again later
@@ -82,6 +83,25 @@ class PeerDied(PeerFailed):
 
     def __reduce__(self) -> tuple[type["PeerDied"], tuple[int, str]]:
         return PeerDied, (self.peer, self.what)
+
+
+class DiedAtStart(PeerDied):
+    """A rank has died before all were ready: all that live raise this.
+
+    Args:
+        peer: its rank; -1 where MPI says only that somebody has died.
+        what: what the ranks were doing.
+    """
+
+    def __str__(self) -> str:
+        who = f"rank {self.peer}" if self.peer >= 0 else "a rank"
+        return (
+            f"{who} has died in {self.what}, before all ranks were ready; the others can "
+            "begin again on a communicator of their own (comm.Shrink())"
+        )
+
+    def __reduce__(self) -> tuple[type["DiedAtStart"], tuple[int, str]]:
+        return DiedAtStart, (self.peer, self.what)
 
 
 class RemoteError(AcidError):

@@ -79,14 +79,65 @@ def test_survivors_go_on_from_their_checkpoint(tmp_path):
     assert sum(summary["gradients"]) >= 1500
 
 
-def test_a_death_at_the_start_ends_all_with_one_message(tmp_path):
-    plan = "rank=1 at=start:kernels do=kill"
-    result = train(3, tmp_path / "run", plan, "--fault-tolerant")
+STARTS = {
+    "rank 0, who makes the folder": (4, "rank=0 at=start:agree do=kill", []),
+    "two at different moments": (
+        5,
+        "rank=1 at=start:topology do=kill; rank=4 at=start:parameters do=kill",
+        [],
+    ),
+    "a graph that does not fit the others": (
+        4,
+        "rank=3 at=start:assemble do=kill",
+        ["--topology", "hypercube"],
+    ),
+    "all but one": (3, "rank=0,2 at=start:kernels do=kill", []),
+    "the last moment, and others later": (
+        5,
+        "rank=1 at=start:assemble do=kill; rank=4 at=gradient:30 do=kill; "
+        "rank=0 at=exchange:30 do=kill",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_the_others_begin_again_after_a_death_at_the_start(tmp_path, name):
+    ranks, plan, options = STARTS[name]
+    starts = ";".join(part for part in plan.split(";") if "start:" in part)
+    early = sorted(
+        int(rank)
+        for part in starts.split(";")
+        for rank in part.split("rank=")[1].split()[0].split(",")
+    )
+    folder, left = tmp_path / "run", ranks - len(early)
+    result = train(ranks, folder, plan, "--fault-tolerant", *options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["stop_reason"] == "finished"
+    assert summary["size"] == left == len(summary["gradients"])
+    dead = summary["dead_ranks"]
+    assert [death["rank"] for death in dead if death["at_start"]] == early
+    later = len([death for death in dead if not death["at_start"]])
+    assert (
+        later == summary["gradients"].count(None) == plan.count(";") - starts.count(";")
+    )
+    counts = [made or 0 for made in summary["gradients"]]
+    assert sum(counts) + sum(death["gradients"] for death in dead) >= 1000
+    assert len(list(folder.glob("metrics-*.jsonl"))) == left
+    assert f"{left} begin again" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_earlier_run_is_not_overwritten_after_a_death_at_the_start(tmp_path):
+    folder = tmp_path / "run"
+    assert train(2, folder, None).returncode == 0
+    before = (folder / "summary.json").read_text()
+    plan = "rank=1 at=start:agree do=kill"
+    result = train(3, folder, plan, "--fault-tolerant")
     assert result.returncode == 1
-    told = [line for line in result.stderr.splitlines() if "acidmpi: error" in line]
-    assert len(told) == 1
-    assert "rank 1 has died" in told[0]
-    assert "start it again" in told[0]
+    assert "holds an earlier run" in result.stderr
+    assert (folder / "summary.json").read_text() == before
 
 
 def test_without_the_option_a_death_ends_the_run(tmp_path):

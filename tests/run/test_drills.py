@@ -29,6 +29,27 @@ def test_moments_are_drawn_from_the_window_and_the_seed():
     assert all(0 <= moment <= 5 for moment, _ in moments)
 
 
+def test_deaths_at_the_start_have_moments_and_a_table_of_their_own():
+    from page import page
+
+    early = plan(kills=8, start_seconds=(1.0, 2.0))
+    assert early.name != plan(kills=8).name
+    assert all(1 <= moment <= 2 for moment, _ in early.moments())
+    lines = [line(1, seed, 1.0) for seed in range(3)]
+    for each, death in zip(lines, (True, False, True), strict=True):
+        each["start_seconds"] = [1.0, 2.0]
+        each["summary"]["dead_ranks"] = [
+            {
+                "rank": 1,
+                "unix_seconds": 1.0,
+                "recovered_seconds": None,
+                "at_start": death,
+            }
+        ]
+    lines.append({**line(1, 3, None, status=None), "start_seconds": [1.0, 2.0]})
+    assert "| quadratic | 1 | 1 to 2 | 4 | 3 | 2 | 1 (1, 1) |" in page(lines, 16)
+
+
 def test_each_kind_of_run_has_a_name_and_a_command_of_its_own(tmp_path):
     kinds = [plan(kills=4), plan(), plan(tolerant=False)]
     assert len({kind.name for kind in kinds}) == 3

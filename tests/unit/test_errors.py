@@ -10,6 +10,7 @@ from acidmpi.errors import (
     AcidError,
     ConfigError,
     DeadlineExceeded,
+    DiedAtStart,
     PeerDied,
     PeerFailed,
     RemoteError,
@@ -21,7 +22,8 @@ FAMILY = [
     for _, kind in inspect.getmembers(errors, inspect.isclass)
     if kind.__module__ == errors.__name__
 ]
-OTHERS = [kind for kind in FAMILY if kind not in (PeerDied, PeerFailed, RemoteError)]
+WITH_PARTS = (DiedAtStart, PeerDied, PeerFailed, RemoteError)
+OTHERS = [kind for kind in FAMILY if kind not in WITH_PARTS]
 
 
 @pytest.mark.parametrize("kind", FAMILY)
@@ -60,9 +62,20 @@ def test_a_death_names_who_died_where_that_is_known():
     assert str(PeerDied(-1, "a chunk")) == f"a rank {text}"
 
 
+def test_a_death_at_the_start_says_what_can_be_done():
+    text = str(DiedAtStart(3, "the start"))
+    assert text.startswith("rank 3 has died in the start")
+    assert "Shrink" in text
+
+
 @pytest.mark.parametrize(
     "error",
-    [PeerFailed(3, "a chunk"), PeerDied(3, "a chunk"), RemoteError(2, "text")],
+    [
+        PeerFailed(3, "a chunk"),
+        PeerDied(3, "a chunk"),
+        DiedAtStart(3, "the start"),
+        RemoteError(2, "text"),
+    ],
 )
 def test_errors_survive_the_way_to_another_rank(error):
     copy = pickle.loads(pickle.dumps(error))

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -207,6 +207,25 @@ def _ranks_of(fault: Fault, size: int, chance: random.Random) -> Iterable[int]:
     if fault.drawn_ranks:
         return chance.sample(range(size), fault.drawn_ranks)
     return range(size) if fault.ranks is None else fault.ranks
+
+
+def renumbered(plan: Plan, size: int, ranks: Sequence[int], seed: int = 0) -> str:
+    """`plan` as text, for those of its ranks that are left, numbered anew.
+
+    Args:
+        plan: for ranks 0 to `size` − 1.
+        size: number of ranks at first.
+        ranks: those that are left, by their new numbers.
+        seed: see `Drill`.
+    """
+    lines = []
+    for index, fault in enumerate(plan.faults):
+        chosen = set(_ranks_of(fault, size, random.Random(f"{seed} fault {index}")))
+        left = [str(new) for new, old in enumerate(ranks) if old in chosen]
+        if left:
+            words = [word for word in fault.text.split() if word[:5] != "rank="]
+            lines.append(" ".join([f"rank={','.join(left)}", *words]))
+    return "; ".join(lines)
 
 
 def _fixed(fault: Fault, chance: random.Random) -> Fault:

@@ -3,7 +3,8 @@
 Ownership: `Communicators.open` duplicates the caller's communicator once per purpose, so
 that a tag of one purpose never matches a message of another, nor one of the caller's;
 `close` frees them. The caller's communicator is used for the first duplication only, and
-MPI is never started nor finalised here.
+MPI is never started nor finalised here. Ranks that may die have one duplicate for all
+purposes, whose tags differ.
 
 Every start begins alike, on all ranks: `collective` is duplicated, and on it the ranks tell
 each other whether all of them can go on. So a rank that cannot even begin, `told_to_all`,
@@ -45,7 +46,12 @@ class Communicators:
 
     @classmethod
     def open(
-        cls, comm: MPI.Comm, seconds: float, purposes: Sequence[str] = PURPOSES
+        cls,
+        comm: MPI.Comm,
+        seconds: float,
+        purposes: Sequence[str] = PURPOSES,
+        *,
+        mortal: bool = False,
     ) -> "Communicators":
         """Duplicate `comm` for each purpose, once all ranks can start; collective.
 
@@ -53,6 +59,8 @@ class Communicators:
             comm: the caller's.
             seconds: how long each step may take.
             purposes: some of `PURPOSES`, on all ranks the same.
+            mortal: ranks may die: one duplicate is for all purposes, because Open MPI
+                5.0.11 crashes when it hears of a death while it makes a communicator.
 
         Raises:
             ConfigError: `comm` is not an intracommunicator.
@@ -61,6 +69,8 @@ class Communicators:
         """
         number = next(_INSTANCE)
         collective = _start(comm, number, seconds, None)
+        if mortal:
+            return cls(*[collective] * 4)
         others = dict.fromkeys(PURPOSES, MPI.COMM_NULL)
         for purpose in purposes:
             others[purpose] = duplicate(collective, f"{purpose}{number}", seconds)
@@ -95,6 +105,8 @@ def _start(
             f"comm must be an mpi4py intracommunicator, got {comm!r}; pass "
             "mpi4py.MPI.COMM_WORLD or a communicator split from it"
         )
+    # Together, so that it takes a millisecond: see `mortal` for what may happen in it.
+    complete(comm.Ibarrier(), seconds, "the start of all ranks")
     collective = duplicate(comm, f"collective{number}", seconds)
     try:
         agree(collective, error, seconds)

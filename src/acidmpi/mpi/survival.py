@@ -112,9 +112,9 @@ def alert(comm: MPI.Comm, what: str) -> Iterator[None]:
         with watching(failures.check):
             yield
     except MPI.Exception as error:
+        failures.check()  # a death has many faces: Idup calls it an internal error
         if not is_death(error):
             raise
-        failures.check()
         raise PeerDied(-1, what) from error
 
 

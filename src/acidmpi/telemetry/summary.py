@@ -129,6 +129,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, bool):
+        return value
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):

@@ -50,6 +50,14 @@ def repaired(topology: Topology, dead: Iterable[int]) -> Topology:
     )
 
 
+def compacted(topology: Topology) -> Topology:
+    """`topology` with its survivors numbered anew, in order, and no trace of the dead."""
+    number = {int(rank): k for k, rank in enumerate(topology.survivors)}
+    edges = tuple((number[a], number[b]) for a, b in topology.edges)
+    name, absolute = topology.name, topology.absolute
+    return Topology(len(number), edges, topology.weights, name, absolute)
+
+
 def _check(whole: Topology, gone: frozenset[int]) -> None:
     strangers = sorted(rank for rank in gone if not 0 <= rank < whole.size)
     if strangers:

@@ -17,6 +17,7 @@ from acidmpi.train.bases import NetworkBase, Setting, VectorBase
 from acidmpi.train.course import Average, Figures, Scores
 from acidmpi.train.gradients import told, usable
 from acidmpi.train.keeping import restore_task
+from acidmpi.train.lost import Lost
 from acidmpi.train.plan import Plan
 from acidmpi.worker.gossip import Gossip
 
@@ -123,7 +124,7 @@ class NetworkTrainer(NetworkBase):
             nonfinite=given.config.nonfinite,
             metrics=given.metrics,
             keeping=keeping,
-            **worker_options(given.config, given.plan),
+            **worker_options(given.config, given.plan, given.lost),
         )
         self.course = WorkerCourse(self._worker)
 
@@ -165,7 +166,7 @@ class VectorTrainer(VectorBase):
             comm=given.comm,
             metrics=given.metrics,
             keeping=keeping,
-            **worker_options(given.config, given.plan),
+            **worker_options(given.config, given.plan, given.lost),
         )
         engine = self._worker.engine
         self._gradient_at = engine.drill.spoil_result(
@@ -186,10 +187,12 @@ class VectorTrainer(VectorBase):
         return loss
 
 
-def worker_options(config: TrainConfig, plan: Plan) -> dict[str, Any]:
+def worker_options(
+    config: TrainConfig, plan: Plan, lost: Lost | None = None
+) -> dict[str, Any]:
     """What `Worker` and `Gossip` are told alike."""
     return {
-        "topology": config.topology,
+        "topology": config.topology if lost is None else lost.graph(config),
         "comm_rate": config.comm_rate,
         "method": config.method,
         "total_gradients": plan.total_gradients,
@@ -201,6 +204,6 @@ def worker_options(config: TrainConfig, plan: Plan) -> dict[str, Any]:
         "seed": config.seed,
         "deadline_seconds": config.deadline_seconds,
         "average_every": plan.average_every,
-        "fault": config.fault,
+        "fault": config.fault if lost is None else lost.faults(config),
         "fault_tolerant": config.fault_tolerant,
     }

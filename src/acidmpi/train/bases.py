@@ -15,6 +15,7 @@ from acidmpi.train.course import Average, Scores
 from acidmpi.train.drills import order_faults
 from acidmpi.train.gradients import MomentumSGD, Network, clipped
 from acidmpi.train.keeping import Kept, restore_task
+from acidmpi.train.lost import Lost
 from acidmpi.train.plan import Plan
 
 Array = NDArray[Any]
@@ -44,6 +45,9 @@ class Setting:
 
     device: int | None = None
     """Index of this rank's GPU; None is the CPU."""
+
+    lost: Lost | None = None
+    """Those who died before the others began; None where nobody did."""
 
 
 class NetworkBase:

@@ -19,6 +19,7 @@ from acidmpi.config.train import DEADLINE_SECONDS, TrainConfig
 from acidmpi.errors import (
     AcidError,
     ConfigError,
+    DiedAtStart,
     DisagreementError,
     Interrupted,
     PeerDied,
@@ -85,15 +86,29 @@ class _Command:
 
     def run(self, config: TrainConfig | None, mistake: ConfigError | None) -> int:
         """Train, or tell why not; returns the exit status."""
-        company = _company(self._comm, config)
-        status = USAGE
-        try:
-            checked = company.together(lambda: _accept(config, mistake))
-            status = FAILED
-            self._train(checked, company)
-        except Exception as error:
-            return self._end(error, company, status)
-        return FINISHED
+        company, died = _company(self._comm, config), False
+        while True:
+            status = USAGE
+            try:
+                company = self._again(company) if died else company
+                checked = company.together(lambda: _accept(config, mistake))
+                status = FAILED
+                self._train(checked, company)
+            except DiedAtStart:
+                died = True
+            except Exception as error:
+                return self._end(error, company, status)
+            else:
+                return FINISHED
+
+    def _again(self, company: "Company") -> "Company":
+        """Those who live begin again; one of them says so."""
+        self._watch.forget()
+        fewer = company.without_the_dead()
+        if fewer.leads and fewer.lost is not None:
+            text = fewer.lost.told()
+            print(f"acidmpi: warning: {text}", file=sys.stderr, flush=True)
+        return fewer
 
     def _train(self, config: TrainConfig, company: "Company") -> None:
         from acidmpi.train.display import Display, Heir, make_display

@@ -11,7 +11,8 @@ Guarantees:
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from acidmpi.errors import (
     AcidError,
@@ -21,6 +22,9 @@ from acidmpi.errors import (
 )
 from acidmpi.mpi.collectives import allgather, broadcast, check_same, describe
 from acidmpi.mpi.nodes import Node, find_node
+
+if TYPE_CHECKING:
+    from acidmpi.train.lost import Lost
 
 T = TypeVar("T")
 
@@ -42,6 +46,8 @@ class Company:
         """Whether the latest error reached all ranks."""
         self.clean = True
         """Whether MPI can be finalised: no operation is left that cannot end."""
+        self.lost: Lost | None = None
+        """Those who died before these began; None where nobody did."""
 
     def together(self, action: Callable[[], T], patience: float = 1.0) -> T:
         """What `action` returns, once it has succeeded on every rank.
@@ -84,8 +90,21 @@ class Company:
         """Ranks that are known to have died."""
         return ()
 
-    def begin(self) -> None:
-        """All ranks are ready to train."""
+    def start(self, action: Callable[[], T]) -> T:
+        """As `together`, for the last thing that ranks do before they train."""
+        return self.together(action)
+
+    def claim(self, make: Callable[[], Path]) -> Path:
+        """The run's folder, which rank 0 makes; collective.
+
+        Nothing may be written to it before all ranks have passed another stage: by then
+        all know that it is this run's.
+        """
+        return self.first(make)
+
+    def without_the_dead(self) -> "Company":
+        """Those who can begin again; where nobody may die, nobody has to."""
+        return self
 
     def gather(self, value: T) -> list[T | None]:
         """Every rank's `value`, by rank; None for those who have died."""

@@ -12,6 +12,7 @@ from acidmpi.mpi.library import mpi_library
 from acidmpi.telemetry.summary import RankFigures, RunFigures, StopReason
 from acidmpi.train.course import Figures, Scores
 from acidmpi.train.display import Row, number
+from acidmpi.train.lost import Lost
 from acidmpi.worker.membership import Death, merged
 
 PACKAGES = ("acidmpi", "mpi4py", "numba", "numpy", "torch")
@@ -96,7 +97,10 @@ def _pairing(config: TrainConfig) -> str | None:
 
 
 def all_deaths(
-    told: Sequence[Sequence[Death] | None], dead: Sequence[int], seconds: float
+    told: Sequence[Sequence[Death] | None],
+    dead: Sequence[int],
+    seconds: float,
+    lost: Lost | None = None,
 ) -> list[dict[str, Any]]:
     """What all survivors know together of those who have died, by rank.
 
@@ -104,12 +108,15 @@ def all_deaths(
         told: each rank's own knowledge, None for the dead.
         dead: ranks that are missing now; some may have died after all training.
         seconds: since the start of the run.
+        lost: those who died before the start.
     """
     deaths = merged([list(each) for each in told if each is not None])
     late = set(dead) - {death.rank for death in deaths}
     last = "it finished training"
     deaths += [Death(rank, seconds, time.time(), 0, last, seconds) for rank in late]
-    return [death.described() for death in sorted(deaths, key=lambda d: d.rank)]
+    early = [] if lost is None else list(lost.deaths)
+    deaths = early + sorted(deaths, key=lambda death: death.rank)
+    return [death.described() for death in deaths]
 
 
 def versions() -> dict[str, str]:
@@ -150,10 +157,16 @@ def result_rows(
 
 
 def _ranks(run: RunFigures) -> str:
-    if not run.dead_ranks:
-        return str(run.size)
-    dead = ", ".join(str(death["rank"]) for death in run.dead_ranks)
-    return f"{run.size}, of which died: {dead}"
+    early = [death["rank"] for death in run.dead_ranks if death["at_start"]]
+    late = [death["rank"] for death in run.dead_ranks if not death["at_start"]]
+    told = f"{run.size}, of which died: {_listed(late)}" if late else str(run.size)
+    if not early:
+        return told
+    return f"{told}; before the start died of {run.size + len(early)}: {_listed(early)}"
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    return ", ".join(str(rank) for rank in ranks)
 
 
 def _title(run: RunFigures) -> str:

@@ -10,7 +10,13 @@ from typing import Any
 from acidmpi.clocks import Clock
 from acidmpi.config.launched import version_of
 from acidmpi.config.train import OWN_FOLDER, TrainConfig
-from acidmpi.errors import AcidError, DataError, Interrupted, Preempted
+from acidmpi.errors import (
+    AcidError,
+    DataError,
+    DiedAtStart,
+    Interrupted,
+    Preempted,
+)
 from acidmpi.mpi.nodes import Node
 from acidmpi.tasks.registry import load_task, task_defaults
 from acidmpi.telemetry.metrics import MetricsWriter, forget_after
@@ -77,10 +83,13 @@ class Session:
 
         Raises:
             Interrupted: a signal ended the run; its summary is written.
+            DiedAtStart: ranks have died; those who live can run another session.
             AcidError: the run failed, or could not start.
         """
         try:
             self._run()
+        except DiedAtStart:  # there was no run yet
+            raise
         except BaseException:
             self._keep_what_is_known("failed")
             raise
@@ -90,8 +99,7 @@ class Session:
     def _run(self) -> None:
         self._company.must_agree(common_options(self._config))
         task, plan = self._prepare()
-        trainer = self._company.together(lambda: self._trainer(task, plan))
-        self._company.begin()
+        trainer = self._company.start(lambda: self._trainer(task, plan))
         loss = self._train(trainer, plan)
         written = self._settle(trainer.course.stop_reason)
         self._finish(trainer, loss)
@@ -122,7 +130,7 @@ class Session:
             )
         )
         self._restart = find(self._config, company)
-        self._place = company.first(self._make_folder)
+        self._place = company.claim(self._make_folder)
         keeper = open_keeper(
             self._config,
             company,
@@ -157,10 +165,7 @@ class Session:
         )
 
     def _make_folder(self) -> Path:
-        made = folder.create(self._config, datetime.now())
-        folder.write_config(made, replace(self._config, resume=None))
-        self._archive = self._make_archive(made)
-        return made.path
+        return folder.create(self._config, datetime.now()).path
 
     def _make_archive(self, place: folder.RunFolder) -> Archive:
         rank, size = self._company.rank, self._company.size
@@ -169,6 +174,8 @@ class Session:
     def _open_files(self) -> None:
         self._watch.check()
         place = folder.join(self._place)
+        if self._company.rank == 0:
+            self._label(place)
         path = place.metrics(self._company.rank)
         again = self._config.resume == OWN_FOLDER
         if again and self._restart is not None and self._restart.same:
@@ -177,11 +184,26 @@ class Session:
         if self._config.fault_tolerant and self._archive is None:
             self._archive = self._make_archive(place)  # to be rank 0's successor
 
+    def _label(self, place: folder.RunFolder) -> None:
+        """Rank 0 alone: write down what is run here, and remove what is not of it."""
+        folder.write_config(place, replace(self._config, resume=None))
+        self._archive = self._make_archive(place)
+        lost = self._company.lost
+        for rank in range(self._company.size, 0 if lost is None else lost.size):
+            place.metrics(rank).unlink(missing_ok=True)
+
     def _trainer(self, task: Any, plan: Plan) -> Trainer:
         self._watch.check()
         comm = self._company.comm
         trainer = make_trainer(
-            task, comm, self._config, plan, self._metrics, self._kept, self._device
+            task,
+            comm,
+            self._config,
+            plan,
+            self._metrics,
+            self._kept,
+            self._device,
+            self._company.lost,
         )
         trainer.course.watch_stalls(StallTeller(folder.RunFolder(self._place).stalls))
         self._course = trainer.course
@@ -270,7 +292,7 @@ class Session:
         assert self._archive is not None
         run = self._archive.figures(course.statistics(), course.stop_reason)
         seconds = self._clock.now() - self._began
-        dead = all_deaths(told, self._company.dead, seconds)
+        dead = all_deaths(told, self._company.dead, seconds, self._company.lost)
         run = replace(run, train_loss=loss, dead_ranks=dead)
         self._archive.keep(run, ranks)
         self._display.table("result", result_rows(run, ranks, str(self._place)))

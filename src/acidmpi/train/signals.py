@@ -72,6 +72,11 @@ class SignalWatch:
         if late:
             action()
 
+    def forget(self) -> None:
+        """Call none of the actions named so far."""
+        with self._lock:
+            self._then.clear()
+
     def __enter__(self) -> Self:
         self._thread.start()
         if threading.current_thread() is threading.main_thread():

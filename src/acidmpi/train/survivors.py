@@ -1,28 +1,34 @@
 """The ranks of a run that goes on when some of them die.
 
 Guarantees, beside those of `Company`:
-- before `begin`, while ranks make ready, a death ends the job: every survivor's stage
-  raises `PeerDied` within a fraction of a second, and one of them says so;
-- from `begin` on a stage is passed by all who live. Who dies in it is left out and the
-  others pass it again from its start, without doing twice what they have done; what rank
-  0 does alone is done by the lowest survivor.
+- while ranks make ready, a death ends the start: every survivor's stage raises
+  `DiedAtStart` within a fraction of a second, and `without_the_dead` is the company that
+  begins again;
+- once `start` has been passed, a stage is passed by all who live. Who dies in it is left
+  out and the others pass it again from its start, without doing twice what they have
+  done; what rank 0 does alone is done by the lowest survivor.
 """
 
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, final
 
+from acidmpi.clocks import WallClock
+from acidmpi.errors import DiedAtStart
+from acidmpi.mpi.beginning import making_ready, survivors_of
 from acidmpi.mpi.collectives import allgather, broadcast, describe
 from acidmpi.mpi.nodes import Node
-from acidmpi.mpi.survival import Failures, Survivors, alert
+from acidmpi.mpi.survival import Failures, Survivors
 from acidmpi.mpi.survival import together as survive
 from acidmpi.train.company import Company, attempt
+from acidmpi.train.lost import Lost
 
 T = TypeVar("T")
 
-START = (
-    "the start of all ranks, which nobody may miss: a run survives deaths only once it "
-    "has begun; start it again"
-)
+START = "the start of all ranks"
 
 
 @final
@@ -38,6 +44,9 @@ class SurvivingCompany(Company):
         super().__init__(comm, deadline_seconds)
         self._begun = False
         self._ranks = tuple(range(self.size))
+        self._clock = WallClock()
+        self._born = self._clock.now()
+        self._claimed: Path | None = None
 
     @property
     def leads(self) -> bool:
@@ -50,24 +59,49 @@ class SurvivingCompany(Company):
         """Ranks that have not come to the latest stage."""
         return tuple(r for r in range(self.size) if r not in self._ranks)
 
-    def begin(self) -> None:
-        """All ranks are ready: from here on the others go on without the dead."""
-        self._begun = True
+    def start(self, action: Callable[[], T]) -> T:
+        """As `Company.start`; from here on the others go on without the dead."""
+
+        def guarded() -> T:
+            with self._making_ready():
+                return action()
+
+        value, failure = attempt(guarded)
+        if isinstance(failure, DiedAtStart):
+            raise failure
+        self._begun = True  # or has failed on all ranks, which tell each other
+        return self.together(partial(_give, value, failure))
+
+    def without_the_dead(self) -> "SurvivingCompany":
+        """Those who live, as a company that has yet to begin; collective."""
+        comm, ranks = survivors_of(self.comm, self.deadline_seconds)
+        fewer = SurvivingCompany(comm, self.deadline_seconds)
+        lost = self.lost or Lost(self.size, tuple(range(self.size)))
+        seconds = self._clock.now() - self._born
+        fewer.lost = lost.without(ranks, seconds, time.time())
+        fewer._born, fewer._claimed = self._born, self._claimed
+        return fewer
+
+    def claim(self, make: Callable[[], Path]) -> Path:
+        """As `Company.claim`; the folder of those who began before somebody died."""
+        claims = [path for path in self.gather(self._claimed) if path is not None]
+        self._claimed = claims[0] if claims else self.first(make)
+        return self._claimed
 
     def node(self) -> Node:
         """As `Company.node`, at the start only."""
-        with alert(self.comm, START):
+        with self._making_ready():
             return super().node()
 
     def must_agree(self, values: dict[str, str]) -> None:
         """As `Company.must_agree`, at the start only."""
-        with alert(self.comm, START):
+        with self._making_ready():
             super().must_agree(values)
 
     def together(self, action: Callable[[], T], patience: float = 1.0) -> T:
         """As `Company.together`, over those who live."""
         if not self._begun:
-            with alert(self.comm, START):
+            with self._making_ready():
                 return super().together(action, patience)
         value, failure = attempt(action)
         text = None if failure is None else describe(failure)
@@ -78,7 +112,7 @@ class SurvivingCompany(Company):
     def first(self, action: Callable[[], T], patience: float = 1.0) -> T:
         """What `action` returns on the lowest survivor, where alone it is called."""
         if not self._begun:
-            with alert(self.comm, START):
+            with self._making_ready():
                 return super().first(action, patience)
         seconds = patience * self.deadline_seconds
         done: list[tuple[Any, str | None, Exception | None]] = []
@@ -105,9 +139,12 @@ class SurvivingCompany(Company):
     def gather(self, value: T) -> list[T | None]:
         """Every rank's `value`, by rank; None for the dead."""
         if not self._begun:
-            with alert(self.comm, START):
+            with self._making_ready():
                 return super().gather(value)
         return self._everyone(value, 1.0)
+
+    def _making_ready(self) -> AbstractContextManager[None]:
+        return making_ready(self.comm, START, self.deadline_seconds)
 
     def _everyone(self, value: T, patience: float) -> list[T | None]:
         seconds = patience * self.deadline_seconds
@@ -118,3 +155,10 @@ class SurvivingCompany(Company):
         values, self._ranks = survive(self.comm, stage, seconds)
         by_rank = dict(zip(self._ranks, values, strict=True))
         return [by_rank.get(rank) for rank in range(self.size)]
+
+
+def _give(value: tuple[T] | None, failure: Exception | None) -> T:
+    if failure is not None:
+        raise failure
+    assert value is not None
+    return value[0]

@@ -6,6 +6,7 @@ from acidmpi.config.train import ASYNCHRONOUS, TrainConfig
 from acidmpi.train.bases import Setting
 from acidmpi.train.course import Trainer
 from acidmpi.train.keeping import Kept
+from acidmpi.train.lost import Lost
 from acidmpi.train.plan import Plan
 
 
@@ -17,6 +18,7 @@ def make_trainer(
     metrics: Any,
     kept: Kept | None = None,
     device: int | None = None,
+    lost: Lost | None = None,
 ) -> Trainer:
     """The trainer of this run; collective over `comm`.
 
@@ -28,6 +30,7 @@ def make_trainer(
         metrics: where events are recorded.
         kept: checkpoints, or None for none.
         device: index of this rank's GPU; None is the CPU.
+        lost: those who died before these ranks began; None where nobody did.
 
     Raises:
         AcidError: it cannot be made here, or not on another rank.
@@ -38,7 +41,8 @@ def make_trainer(
     else:
         kinds = _synchronous_network() if has_model else _synchronous_vector()
         kind = kinds[config.method]
-    trainer: Trainer = kind(Setting(task, comm, config, plan, metrics, kept, device))
+    given = Setting(task, comm, config, plan, metrics, kept, device, lost)
+    trainer: Trainer = kind(given)
     return trainer
 
 

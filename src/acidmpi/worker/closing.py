@@ -71,26 +71,20 @@ def average_survivors(
     )
 
 
-def keep_last(
-    comm: Comm,
-    cutter: Cutter,
-    interrupted: bool,
-    total_gradients: int,
-    seconds: float,
-    *,
-    mortal: bool,
-) -> None:
+def keep_last(comm: Comm, parts: Any, seconds: float, *, mortal: bool) -> None:
     """Take a last part if there is to be one, see `Keeper.takes_last`; collective.
 
     Args:
         comm: all ranks, dead ones included.
-        cutter: takes this rank's part.
-        interrupted: whether the run has been stopped, as far as is known here.
-        total_gradients: of all ranks.
+        parts: this rank's.
         seconds: how long the ranks may let each other wait.
         mortal: whether there may be dead ones.
     """
-    words = np.array(cutter.keeper.last_words(interrupted), np.float64)
+    cutter: Cutter | None = parts.cutter
+    if cutter is None:
+        return
+    stopped = bool(parts.ledger.flags & INTERRUPTED)
+    words = np.array(cutter.keeper.last_words(stopped), np.float64)
 
     def add_up(survivors: Survivors) -> Array:
         return mean(survivors.comm, words, seconds) * len(survivors.ranks)
@@ -101,7 +95,7 @@ def keep_last(
     else:
         sums, ranks = add_up(everyone), everyone.ranks
     if cutter.keeper.takes_last(sums, ranks):
-        cutter.take_last(total_gradients)
+        cutter.take_last(parts.ledger.total_gradients)
 
 
 def _means(

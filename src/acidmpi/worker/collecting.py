@@ -34,7 +34,7 @@ from acidmpi.worker.state import RankState
 
 Array = NDArray[Any]
 
-TAGS = 1 << 14
+FIRST_TAG, TAGS = 1 << 4, 1 << 14
 
 Start = Callable[[Comm, Array, int, int], Request]
 
@@ -167,7 +167,7 @@ class Collecting:
         requests: list[Request] = []
         with suppress(MPIError):
             for array in arrays:
-                requests += [start(self._comm, array, peer, number % TAGS)]
+                requests += [start(self._comm, array, peer, FIRST_TAG + number % TAGS)]
         return _Parcel(peer, arrays, requests)
 
     def _conclude(self, done: _Round) -> None:

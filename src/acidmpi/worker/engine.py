@@ -9,7 +9,6 @@ each rank comes when it likes: one that leaves early answers until all have left
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +18,12 @@ from numpy.typing import NDArray
 from acidmpi.errors import ConfigError
 from acidmpi.faults.drill import Drill
 from acidmpi.faults.plan import Plan
+from acidmpi.mpi.beginning import whole_start
 from acidmpi.mpi.collectives import agreeing, check_same
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import find_node
 from acidmpi.mpi.reductions import Comm
-from acidmpi.mpi.survival import alert, check_survivable
+from acidmpi.mpi.survival import check_survivable
 from acidmpi.mpi.threads import check_thread_level
 from acidmpi.worker.assembly import Parts, assemble, shared_topology
 from acidmpi.worker.averaging import Average
@@ -60,6 +60,7 @@ class Engine:
 
     Raises:
         ConfigError: an option or the communicator is not acceptable.
+        DiedAtStart: with `fault_tolerant`; on all that live, and they may begin again.
         DisagreementError: ranks differ on the arrays or the options.
         ThreadLevelError: MPI grants too little for `progress="thread"`.
         TopologyError: the graph does not fit.
@@ -92,8 +93,9 @@ class Engine:
         if keeping is not None:
             keeping.begin()
             self.drill.attach(keeping.keeper, "_write", "checkpoint")
-        with alert(comm, "the start") if options.fault_tolerant else nullcontext():
-            self._comms = Communicators.open(comm, self._seconds)
+        mortal = options.fault_tolerant
+        with whole_start(comm, "the start", self._seconds, mortal=mortal):
+            self._comms = Communicators.open(comm, self._seconds, mortal=mortal)
             try:
                 self._parts = self._open(arrays, signature, rules, common, metrics)
             except BaseException:
@@ -351,10 +353,7 @@ class Engine:
     def _keep_last(self) -> None:
         """Take a last part if there is to be one; all are here (collective)."""
         comm, mortal = self._comms.collective, self.options.fault_tolerant
-        total, cutter = self.total_gradients, self._parts.cutter
-        if cutter is not None:
-            stopped = bool(self._parts.ledger.flags & INTERRUPTED)
-            keep_last(comm, cutter, stopped, total, self._seconds, mortal=mortal)
+        keep_last(comm, self._parts, self._seconds, mortal=mortal)
 
     def _catch_up(self, units: float) -> None:
         """In logical time: make every exchange that is due before `units`."""

@@ -12,12 +12,29 @@ import pytest
 from acidmpi.errors import ConfigError
 from acidmpi.faults import actions
 from acidmpi.faults.actions import PlannedFault
-from acidmpi.faults.drill import Drill
+from acidmpi.faults.drill import Drill, renumbered
 from acidmpi.faults.plan import Plan
 
 
 def drill(text, rank=0, size=4, seed=0):
     return Drill(Plan.of(text), rank, size, seed)
+
+
+def test_a_plan_follows_its_ranks_to_other_numbers():
+    text = "rank=0,2 at=gradient:5 do=kill; rank=all at=message:1- do=delay:0~1"
+    more = f"rank=1 at=chunk:2 do=raise; {text}"
+    assert renumbered(Plan.of(more), 4, (0, 2, 3)) == (
+        "rank=0,1 at=gradient:5 do=kill; rank=0,1,2 at=message:1- do=delay:0~1"
+    )
+    assert renumbered(Plan.of("rank=1 at=gradient:5 do=kill"), 4, (0, 2, 3)) == ""
+
+
+def test_drawn_ranks_stay_those_that_were_drawn():
+    plan = Plan.of("rank=random:3 at=gradient:1 do=kill")
+    drawn = [rank for rank in range(6) if Drill(plan, rank, 6, seed=4)]
+    left = tuple(rank for rank in range(6) if rank != drawn[0])
+    moved = Plan.of(renumbered(plan, 6, left, seed=4))
+    assert [left[k] for k in range(5) if Drill(moved, k, 5, seed=4)] == drawn[1:]
 
 
 class Machine:

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from acidmpi.errors import TopologyError
 from acidmpi.topology import Topology, make_topology, repaired, spectrum
-from acidmpi.topology.repair import _rims
+from acidmpi.topology.repair import _rims, compacted
 
 
 @st.composite
@@ -27,6 +27,22 @@ def wounded(draw):
     graph = Topology(size, edges, tuple(draw(weights)), "drawn", draw(st.booleans()))
     dead = draw(st.sets(st.integers(0, size - 1), max_size=size - 1))
     return graph, dead
+
+
+@settings(deadline=None)
+@given(wounded())
+def test_survivors_numbered_anew_have_the_same_graph(drawn):
+    graph, dead = drawn
+    mended = repaired(graph, dead)
+    small, left = compacted(mended), [int(rank) for rank in mended.survivors]
+    assert small.size == len(left)
+    assert (small.dead, small.whole) == ((), None)
+    for new, old in enumerate(left):
+        assert [left[peer] for peer in small.neighbours(new)] == list(
+            mended.neighbours(old)
+        )
+        assert small.edge_weights(new) == mended.edge_weights(old)
+    assert small.rates(1.0) == pytest.approx(mended.rates(1.0))
 
 
 def kept_edges(graph, dead):
