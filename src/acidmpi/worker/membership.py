@@ -32,13 +32,13 @@ class Death:
     heard_seconds: float
     """When that was, since the start of this rank."""
 
-    at_start: bool = False
-    """Whether it died before all were ready: then `rank` is its number among those that
-    were started, and the others were numbered anew, without it."""
-
     recovered_seconds: float | None = None
     """How long after the news the first exchange of this rank was complete, where it was
     a neighbour of the dead or in an exchange with it; None elsewhere, and until then."""
+
+    at_start: bool = False
+    """Whether it died before all were ready: then `rank` is its number among those that
+    were started, and the others were numbered anew, without it."""
 
     def described(self) -> dict[str, Any]:
         """For the summary."""
