@@ -277,11 +277,11 @@ class FaultToleranceOptions:
     batch_size: Annotated[int | None, at_least(1)] = None
     """Images in a gradient; by default the task's."""
 
-    gradients: Annotated[int, at_least(1)] = 300
-    """Of each rank in each turn."""
+    gradients: Annotated[int, at_least(1)] = 150
+    """Of a rank in each turn, on average."""
 
-    rounds: Annotated[int, at_least(1)] = 5
-    """Turns of each; one more is not counted."""
+    rounds: Annotated[int, at_least(1)] = 25
+    """Turns of each, short and many, for other work comes and goes; one is not counted."""
 
     topology: str = "ring"
     """Who may exchange with whom, as in `acidmpi.train`."""

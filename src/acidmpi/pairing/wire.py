@@ -38,7 +38,7 @@ NEWS = 110
 """Kind of the message with which a rank tells what it waits for: its text says so."""
 
 _HEADER = struct.Struct("<BBH4xqdq")
-_unpack = _HEADER.unpack_from
+_pack, _unpack = _HEADER.pack, _HEADER.unpack_from
 LARGEST_TEXT_BYTES = 2000
 MOST_KEPT = 8
 """Sends that may be kept before MPI is asked which of them it has taken."""
@@ -112,7 +112,8 @@ class Wire:
     ) -> None:
         """Send one message, with a text or a load; never blocks."""
         tail = text.encode()[:LARGEST_TEXT_BYTES] if text else load
-        data = _HEADER.pack(kind, notice.flags, len(tail), *notice[1:]) + tail
+        flags, gradients, alpha_tilde, taken = notice
+        data = _pack(kind, flags, len(tail), gradients, alpha_tilde, taken) + tail
         request = self._comm.Isend([data, MPI.BYTE], peer, TAG)
         self.sent_to[peer] += 1
         self._sending.append((request, data))

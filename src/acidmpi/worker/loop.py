@@ -317,7 +317,7 @@ class CommunicationLoop:
         return self._ledger.retired and self.machine.settled
 
     def _hear(self, message: Message) -> None:
-        source, kind, notice = message[:3]
+        source, kind, notice, _, _ = message
         self._ledger.learn(source, notice.gradients)
         new = self._ledger.raise_flags(notice.flags) if notice.flags else 0
         if kind == FAIL:
@@ -340,14 +340,15 @@ class CommunicationLoop:
             self._failed_peer = error
 
     def _hear_pairing(self, source: int, kind: int, notice: Notice) -> None:
+        machine = self.machine
         if kind in OPENING:
             self._heard[source] = notice.alpha_tilde
             self._promise(source, notice.taken)
-        if kind in (ACCEPT, BUSY) and source == self.machine.asking:
+        if kind in (ACCEPT, BUSY) and source == machine.asking:
             self.limits.answers.add(self.waiting.answer_seconds)
-        if source in self.machine.aside and self._is_outdated(source):
-            self.machine.outdate(source)
-        self._send(self.machine.receive(source, kind))
+        if source in machine.aside and self._is_outdated(source):
+            machine.outdate(source)
+        self._send(machine.receive(source, kind))
         if kind == BUSY:
             self._be_patient()
 
