@@ -129,6 +129,13 @@ def test_the_others_begin_again_after_a_death_at_the_start(tmp_path, name):
     assert "Traceback" not in result.stderr
 
 
+def test_a_program_of_ones_own_begins_again_after_a_death_at_the_start():
+    script = Path(__file__).with_name("begin_again.py")
+    result = mpirun.run(3, [script], tolerant=True, timeout_seconds=40)
+    told = sorted(result.stdout.splitlines())
+    assert told == [f"of 1: mean 0.5 on rank {rank}" for rank in (0, 2)], result.stderr
+
+
 def test_an_earlier_run_is_not_overwritten_after_a_death_at_the_start(tmp_path):
     folder = tmp_path / "run"
     assert train(2, folder, None).returncode == 0
