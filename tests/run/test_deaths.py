@@ -81,17 +81,16 @@ def test_survivors_go_on_from_their_checkpoint(tmp_path):
 
 STARTS = {
     "rank 0, who makes the folder": (4, "rank=0 at=start:agree do=kill", []),
-    "two at different moments": (
-        5,
-        "rank=1 at=start:topology do=kill; rank=4 at=start:parameters do=kill",
-        [],
-    ),
     "a graph that does not fit the others": (
         4,
         "rank=3 at=start:assemble do=kill",
         ["--topology", "hypercube"],
     ),
-    "all but one": (3, "rank=0,2 at=start:kernels do=kill", []),
+    "all but one, at different moments": (
+        3,
+        "rank=0 at=start:topology do=kill; rank=2 at=start:parameters do=kill",
+        [],
+    ),
     "the last moment, and others later": (
         5,
         "rank=1 at=start:assemble do=kill; rank=4 at=gradient:30 do=kill; "
