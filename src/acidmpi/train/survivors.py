@@ -12,7 +12,6 @@ Guarantees, beside those of `Company`:
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -70,7 +69,7 @@ class SurvivingCompany(Company):
         if isinstance(failure, DiedAtStart):
             raise failure
         self._begun = True  # or has failed on all ranks, which tell each other
-        return self.together(partial(_give, value, failure))
+        return self._shared(value, failure, 1.0)
 
     def without_the_dead(self) -> "SurvivingCompany":
         """Those who live, as a company that has yet to begin; collective."""
@@ -103,11 +102,7 @@ class SurvivingCompany(Company):
         if not self._begun:
             with self._making_ready():
                 return super().together(action, patience)
-        value, failure = attempt(action)
-        text = None if failure is None else describe(failure)
-        self._raise_first(self._everyone(text, patience), failure)
-        assert value is not None
-        return value[0]
+        return self._shared(*attempt(action), patience)
 
     def first(self, action: Callable[[], T], patience: float = 1.0) -> T:
         """What `action` returns on the lowest survivor, where alone it is called."""
@@ -146,6 +141,15 @@ class SurvivingCompany(Company):
     def _making_ready(self) -> AbstractContextManager[None]:
         return making_ready(self.comm, START, self.deadline_seconds)
 
+    def _shared(
+        self, value: tuple[T] | None, failure: Exception | None, patience: float
+    ) -> T:
+        """What this rank's part came to, once everyone's has succeeded."""
+        text = None if failure is None else describe(failure)
+        self._raise_first(self._everyone(text, patience), failure)
+        assert value is not None
+        return value[0]
+
     def _everyone(self, value: T, patience: float) -> list[T | None]:
         seconds = patience * self.deadline_seconds
 
@@ -155,10 +159,3 @@ class SurvivingCompany(Company):
         values, self._ranks = survive(self.comm, stage, seconds)
         by_rank = dict(zip(self._ranks, values, strict=True))
         return [by_rank.get(rank) for rank in range(self.size)]
-
-
-def _give(value: tuple[T] | None, failure: Exception | None) -> T:
-    if failure is not None:
-        raise failure
-    assert value is not None
-    return value[0]
