@@ -68,9 +68,20 @@ def launcher(slurm: bool) -> str:
 
 
 def command(kind: str, cluster: Cluster, ranks: int, arguments: list[str]) -> list[str]:
-    """What to run so that `python arguments…` runs on so many ranks."""
-    program = [cluster.python, *arguments]
-    return [*_START[kind](cluster, ranks), *program]
+    """What to run so that `python arguments…` runs on so many ranks.
+
+    Raises:
+        ConfigError: they are to survive deaths, of which this launcher does not tell.
+    """
+    start = _START[kind](cluster, ranks)
+    if "--fault-tolerant" in arguments:
+        if kind != OPEN_MPI:
+            raise ConfigError(
+                f"--fault-tolerant needs Open MPI's mpiexec, ranks are started by {kind}; "
+                "leave out --slurm: inside a job mpiexec uses its nodes"
+            )
+        start[1:1] = ["--with-ft", "ulfm"]
+    return [*start, cluster.python, *arguments]
 
 
 def shown(kind: str, cluster: Cluster, words: list[str]) -> str:
@@ -99,7 +110,9 @@ def _mpich(cluster: Cluster, ranks: int) -> list[str]:
 
 
 def _slurm(cluster: Cluster, ranks: int) -> list[str]:
-    found = ["srun", f"--ntasks={ranks}", "--kill-on-bad-exit=1"]
+    # Ranks that are told to leave end with a status of their own, one after the other: the
+    # first must not have the others killed. Whoever still runs after two minutes is ended.
+    found = ["srun", f"--ntasks={ranks}", "--kill-on-bad-exit=0", "--wait=120"]
     if cluster.hosts:
         names = ",".join(host.partition(":")[0] for host in cluster.hosts)
         found.append(f"--nodelist={names}")

@@ -102,6 +102,16 @@ def test_every_launcher_gets_hosts_and_interface_in_its_own_words():
     assert not any("oversubscribe" in value for value in found.values())
 
 
+def test_ranks_that_survive_deaths_need_the_launcher_that_tells_of_them():
+    from launch import MPICH, OPEN_MPI, SLURM, Cluster, command
+
+    words = command(OPEN_MPI, Cluster(), 4, ["x", "--fault-tolerant"])
+    assert words[:5] == ["mpiexec", "--with-ft", "ulfm", "-n", "4"]
+    for kind in (MPICH, SLURM):
+        with pytest.raises(ConfigError, match="Open MPI's mpiexec"):
+            command(kind, Cluster(), 4, ["x", "--fault-tolerant"])
+
+
 def test_the_cluster_file_that_comes_along_is_read_and_unknown_keys_are_not(tmp_path):
     from launch import Cluster, read_cluster
 

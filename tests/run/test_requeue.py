@@ -1,7 +1,9 @@
 """The script for Slurm, with stand-ins for Slurm: it goes on where it was stopped."""
 
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -10,26 +12,43 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "jobs" / "slurm" / "train.sbatch"
 
 
+STAND_IN = """#!/bin/bash
+echo "{name} $*" >> "$CALLS"
+[[ {name} == scontrol ]] && exit 0
+[[ $STATUS == wait ]] || exit "$STATUS"
+trap 'sleep 0.3; exit 75' USR1
+echo ready >> "$CALLS"
+for ((i = 0; i < 200; i++)); do sleep 0.05; done
+"""
+
+
+def await_word(path, word):
+    end = time.monotonic() + 20
+    while not (path.exists() and word in path.read_text()):
+        assert time.monotonic() < end, f"no {word!r} in {path}"
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def job(tmp_path):
-    """Starts the script; `srun` writes down how it was called and ends with a status."""
+    """Starts the script; launchers write down how they were called and end with a status.
+
+    With the status "wait" they end with 75, a while after they were told to by SIGUSR1.
+    """
     tools, venv = tmp_path / "tools", tmp_path / "venv" / "bin"
     for folder in (tools, venv):
         folder.mkdir(parents=True)
     (venv / "activate").touch()
-    for name in ("srun", "scontrol"):
+    for name in ("srun", "scontrol", "mpiexec"):
         path = tools / name
-        path.write_text(
-            f'#!/bin/sh\necho "{name} $*" >> "$CALLS"\n'
-            + ("exit $STATUS\n" if name == "srun" else "")
-        )
+        path.write_text(STAND_IN.format(name=name))
         path.chmod(0o755)
 
-    def start(status, restarts=0):
+    def start(status, restarts=0, more=()):
         calls = tmp_path / "calls"
         calls.unlink(missing_ok=True)
-        found = subprocess.run(
-            ["bash", SCRIPT, "--epochs", "9"],
+        with subprocess.Popen(
+            ["bash", SCRIPT, "--epochs", "9", *more],
             env={
                 "PATH": f"{tools}:{os.environ['PATH']}",
                 "CALLS": str(calls),
@@ -37,13 +56,20 @@ def job(tmp_path):
                 "SLURM_SUBMIT_DIR": str(tmp_path),
                 "SLURM_JOB_ID": "7",
                 "SLURM_RESTART_COUNT": str(restarts),
+                "SLURM_NTASKS": "4",
+                "SLURM_NTASKS_PER_NODE": "2",
                 "ACIDMPI_VENV": str(tmp_path / "venv"),
             },
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-        return found.returncode, calls.read_text()
+            stdout=subprocess.DEVNULL,
+        ) as script:
+            try:
+                if status == "wait":
+                    await_word(calls, "ready")
+                    script.send_signal(signal.SIGUSR1)
+                script.wait(30)
+            finally:
+                script.kill()
+        return script.returncode, calls.read_text()
 
     return start
 
@@ -70,7 +96,22 @@ def test_a_job_that_failed_is_not_queued_again(job):
     assert "scontrol" not in calls
 
 
+@pytest.mark.parametrize("more", [[], ["--fault-tolerant"]])
+def test_the_signal_is_handed_on_and_the_checkpoint_is_waited_for(job, more):
+    status, calls = job("wait", more=more)
+    assert status == 75
+    assert "scontrol requeue 7" in calls
+
+
+def test_ranks_that_survive_deaths_are_started_by_the_launcher_that_tells_of_them(job):
+    plain, mortal = job(0)[1], job(0, more=["--fault-tolerant"])[1]
+    assert plain.startswith("srun --mpi=pmix")
+    assert "--kill-on-bad-exit=0" in plain
+    assert mortal.startswith("mpiexec --with-ft ulfm -n 4 --map-by ppr:2:node:PE=1")
+    assert "--epochs 9 --fault-tolerant" in mortal
+
+
 def test_slurm_is_asked_for_the_signal_that_the_command_listens_to():
     text = SCRIPT.read_text()
-    assert "#SBATCH --signal=USR1@" in text
+    assert "#SBATCH --signal=B:USR1@" in text
     assert "#SBATCH --requeue" in text

@@ -22,6 +22,8 @@ from acidmpi.pairing.wire import LARGEST_TEXT_BYTES, MOST_KEPT, TAG, Notice, Wir
 _SIGNED = struct.Struct("<BBHiqdq")
 """The header of a message with its sender, counted from 1, where `Wire` has a gap."""
 
+_pack = _SIGNED.pack
+
 _SENDER = struct.Struct("<4xi")
 _SENDER_BYTES = slice(4, 8)
 _NOBODY = bytes(4)
@@ -62,8 +64,9 @@ class MortalWire(Wire):
         if peer in self._dead:
             return
         tail = text.encode()[:LARGEST_TEXT_BYTES] if text else load
-        data = _SIGNED.pack(kind, notice[0], len(tail), self._sender, *notice[1:])
-        data += tail
+        flags, gradients, alpha_tilde, taken = notice
+        sender, length = self._sender, len(tail)
+        data = _pack(kind, flags, length, sender, gradients, alpha_tilde, taken) + tail
         try:
             request = self._comm.Isend([data, MPI.BYTE], peer, TAG)
         except MPI.Exception as error:

@@ -34,6 +34,10 @@ CALL = 105
 LOADED = (BEAT, TOTAL, CALL, int(Kind.DROPPED))
 """Kinds that carry numbers, not a text."""
 
+UNHURRIED = (BEAT, TOTAL)
+"""Kinds that nobody waits for: they come all the time, and no loop looks more often
+because one has come."""
+
 NEWS = 110
 """Kind of the message with which a rank tells what it waits for: its text says so."""
 

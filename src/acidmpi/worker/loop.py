@@ -16,7 +16,7 @@ from acidmpi.errors import AcidError, PeerFailed, RemoteError
 from acidmpi.mpi.reductions import MPIError
 from acidmpi.pairing.machine import Machine
 from acidmpi.pairing.messages import Kind, Sends
-from acidmpi.pairing.wire import FAIL, NEWS, STOP, Message, Notice, Wire
+from acidmpi.pairing.wire import FAIL, NEWS, STOP, UNHURRIED, Message, Notice, Wire
 from acidmpi.progress import Deadline, Pace, Steps
 from acidmpi.progress.limits import Limits
 from acidmpi.worker.averaging import Averaging
@@ -29,7 +29,7 @@ from acidmpi.worker.pulse import Pulse
 from acidmpi.worker.tally import Tally
 from acidmpi.worker.teller import Teller
 from acidmpi.worker.waiting import Waiting
-from acidmpi.worker.watchdog import Watchdog
+from acidmpi.worker.watchdog import COMPLETED, Watchdog
 
 REQUEST, ACCEPT, BUSY = int(Kind.REQUEST), int(Kind.ACCEPT), int(Kind.BUSY)
 CANCEL, DROPPED = int(Kind.CANCEL), int(Kind.DROPPED)
@@ -219,6 +219,13 @@ class CommunicationLoop:
 
     def _exchange(self) -> Steps[None]:
         """All of it, unless the peer calls it off before its first chunk."""
+        for pace in self._begun():
+            yield pace
+            if self._called_off:
+                return
+
+    def _begun(self) -> Steps[None]:
+        """The steps of an exchange with whom the machine has matched."""
         peer = self.machine.matched
         assert peer is not None
         if self._cutter is not None:
@@ -226,10 +233,7 @@ class CommunicationLoop:
         terms = Terms(peer, 0.5, min(self._offered[peer], self._heard[peer]))
         self._began_seconds = self._clock.now()
         self._called_off = False
-        for pace in self._exchanger.exchange(terms, self._arrived):
-            yield pace
-            if self._called_off:
-                return
+        return self._exchanger.exchange(terms, self._arrived)
 
     def _promise(self, peer: int, taken: int) -> None:
         if taken > self._promised.get(peer, 0):
@@ -253,6 +257,7 @@ class CommunicationLoop:
         seconds = self._clock.now() - self._began_seconds
         self._tally.exchanged(peer, self._exchanger.bytes_each_way, seconds)
         self.limits.exchanges.add(seconds)
+        self.watchdog.heard(peer, COMPLETED)
         self._send(machine.finish())
         self._be_patient()
         self._ledger.set_exchanges(self._tally.exchanges)
@@ -279,16 +284,16 @@ class CommunicationLoop:
     # What goes on whatever is at hand.
 
     def _listen(self) -> bool:
-        """Take a message if one has come; whether one has."""
-        message = self._wire.receive()
-        if message is None:
-            return False
-        self._events += 1
-        self.watchdog.heard(message.source)
-        self._hear(message)
-        if self._failed_peer is not None:
-            raise self._failed_peer
-        return True
+        """Take what has come up to a message that matters at once; whether one has."""
+        while (message := self._wire.receive()) is not None:
+            self.watchdog.heard(message.source, message.kind)
+            self._hear(message)
+            if self._failed_peer is not None:
+                raise self._failed_peer
+            if message.kind not in UNHURRIED:
+                self._events += 1
+                return True
+        return False
 
     def _serve(self) -> None:
         self._listen()

@@ -8,7 +8,17 @@ the order of the news, so that they agree when both know the same.
 
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Deed(NamedTuple):
+    """What a rank was last known to do."""
+
+    what: str
+    """In words; {} stands for the rank that tells."""
+
+    seconds: float
+    """When, by the clock."""
 
 
 @dataclass
@@ -63,8 +73,6 @@ class Membership:
         self.deaths: list[Death] = []
         """In the order of the news."""
         self._began = now
-        self._last = dict.fromkeys(self.alive, "it started")
-        self._heard = dict.fromkeys(self.alive, 0.0)
 
     @property
     def first(self) -> int:
@@ -85,25 +93,29 @@ class Membership:
         """Seconds from the start to `now`."""
         return now - self._began
 
-    def hear(self, peer: int, deed: str, now: float) -> None:
-        """`peer` has just done something; {} in `deed` stands for this rank."""
-        if peer not in self.dead:
-            self._last[peer] = deed
-            self._heard[peer] = now - self._began
+    def bury(
+        self, peer: int, gradients: int, now: float, last: Deed | None = None
+    ) -> Death | None:
+        """`peer` is dead; None if that is no news.
 
-    def bury(self, peer: int, gradients: int, now: float) -> Death | None:
-        """`peer` is dead; None if that is no news."""
+        Args:
+            peer: who.
+            gradients: that it is known to have made.
+            now: by the clock.
+            last: what it did last, if anything.
+        """
         if peer in self.dead or peer == self.rank:
             return None
         self.dead.add(peer)
         self.alive = tuple(one for one in self.alive if one != peer)
+        deed, heard = last or Deed("it started", self._began)
         death = Death(
             rank=peer,
             seconds=now - self._began,
             unix_seconds=time.time(),
             gradients=gradients,
-            last=self._last[peer].format(self.rank),
-            heard_seconds=self._heard[peer],
+            last=deed.format(self.rank),
+            heard_seconds=heard - self._began,
         )
         self.deaths.append(death)
         return death

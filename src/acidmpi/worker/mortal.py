@@ -13,12 +13,23 @@ from typing import Any
 
 from acidmpi.errors import PeerDied
 from acidmpi.pairing.messages import Kind
-from acidmpi.pairing.wire import BEAT, CALL, END, STOP, TOTAL, Message
+from acidmpi.pairing.wire import (
+    BEAT,
+    CALL,
+    END,
+    FAIL,
+    NEWS,
+    STOP,
+    TOTAL,
+    Message,
+)
 from acidmpi.progress import Deadline, Pace, Steps
 from acidmpi.worker.collecting import Collecting
 from acidmpi.worker.loop import CommunicationLoop
+from acidmpi.worker.membership import Deed
 from acidmpi.worker.muster import Muster
-from acidmpi.worker.survival import Survival
+from acidmpi.worker.survival import EXCHANGE, Survival
+from acidmpi.worker.watchdog import COMPLETED
 
 DEEDS = {
     int(Kind.REQUEST): "it asked rank {} for an exchange",
@@ -31,10 +42,10 @@ DEEDS = {
     TOTAL: "it told rank {} the totals of a heartbeat",
     CALL: "it asked rank {} for its part of an average",
     END: "it told rank {} that all have ended",
+    NEWS: "it told rank {} what it waits for",
+    FAIL: "it told rank {} that it has failed",
+    COMPLETED: "it completed an exchange with rank {}",
 }
-
-DONE = "it completed an exchange with rank {}"
-EXCHANGE = "it was in an exchange with rank {}"
 
 
 class MortalLoop(CommunicationLoop):
@@ -50,6 +61,7 @@ class MortalLoop(CommunicationLoop):
         self._survival = survival
         self._membership = survival.membership
         self.watchdog.dead = self._membership.dead
+        survival.last = self._last
         self._last_heard: set[int] = set()
         """Ranks whose last message has come."""
 
@@ -69,41 +81,51 @@ class MortalLoop(CommunicationLoop):
     def _exchange(self) -> Steps[None]:
         peer = self.machine.matched
         assert peer is not None
-        self._survival.busy = peer
-        self._membership.hear(peer, EXCHANGE, self._clock.now())
-        landed = self._exchanger.landed
+        survival, landed = self._survival, self._exchanger.landed
+        survival.busy, exchanged = peer, False
         try:
-            yield from super()._exchange()
+            for pace in self._begun():
+                yield pace
+                if self._called_off:
+                    break
+            else:
+                exchanged = True
         except PeerDied:
             self._lose(peer, self._exchanger.landed - landed)
-        else:
-            if not self._called_off:
-                self._survival.exchanged()
-                self._membership.hear(peer, DONE, self._clock.now())
         finally:
-            self._survival.busy = None
-        self._survival.tell_machine()
+            survival.busy = None
+        if survival.unsettled:
+            survival.settle(exchanged=exchanged)
 
     def _lose(self, peer: int, landed: int) -> None:
         """The peer of the exchange at hand has died in it."""
         lost = self._exchanger.drop()
         what = f"{landed} chunks kept, {lost} on their way lost"
-        self._membership.hear(peer, f"{EXCHANGE} ({what})", self._clock.now())
-        self._survival.bury(peer)
+        self._survival.bury(peer, f"{EXCHANGE} ({what})")
         self._events += 1
 
+    def _last(self, peer: int) -> Deed | None:
+        """What `peer` did last, as this rank knows."""
+        heard = self.watchdog.last(peer)
+        if heard is None:
+            return None
+        return Deed(DEEDS.get(heard[1], "it sent rank {} a message"), heard[0])
+
     def _hear(self, message: Message) -> None:
+        if END <= message.kind <= CALL:
+            self._hear_for_all(message)
+            message = message._replace(kind=STOP)
+        super()._hear(message)
+
+    def _hear_for_all(self, message: Message) -> None:
+        """What has nothing to do with pairs."""
         source, kind, _, _, load = message
-        deed = DEEDS.get(kind)
-        if deed is not None:
-            self._membership.hear(source, deed, self._clock.now())
-        if kind in (BEAT, TOTAL):
-            self._muster.hear(source, kind, load)
-        elif kind == CALL:
+        if kind == CALL:
             self._collecting.hear(source, load)
         elif kind == END:
             self._last_heard.add(source)
-        super()._hear(message._replace(kind=STOP) if END <= kind <= CALL else message)
+        else:
+            self._muster.hear(source, kind, load)
 
     def _drain(self) -> Steps[None]:
         """Tell everyone that all have ended; wait until everyone has said so."""

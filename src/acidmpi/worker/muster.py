@@ -25,7 +25,10 @@ from acidmpi.worker.membership import Membership
 Vector = NDArray[np.float64]
 Send = Callable[[int, int, bytes], None]
 
-FIRST_INTERVAL_SECONDS = 0.01
+FIRST_INTERVAL_SECONDS = 0.02
+GROWTH = 4.0
+"""The pause grows faster than that of a reduction: a round is 2(n - 1) messages here, and
+the first one already tells the unit of time."""
 
 
 class Muster:
@@ -159,7 +162,7 @@ class Muster:
     def _end(self) -> Vector | None:
         result, self._result, self._mine = self._result, None, None
         self.rounds += 1
-        self._interval = min(2 * self._interval, self._longest)
+        self._interval = min(GROWTH * self._interval, self._longest)
         self._period = self._since
         self._finished_seconds = self._clock.now()
         return result

@@ -22,10 +22,12 @@ from acidmpi.topology.graph import Topology
 from acidmpi.topology.repair import repaired
 from acidmpi.topology.spectrum import spectrum
 from acidmpi.worker.ledger import Ledger
-from acidmpi.worker.membership import Death, Membership
+from acidmpi.worker.membership import Death, Deed, Membership
 
 LOOK_SECONDS = 50e-3
 """MPI is asked for deaths not more often than that."""
+
+EXCHANGE = "it was in an exchange with rank {}"
 
 Constants = Callable[[float, float], Coefficients]
 
@@ -86,6 +88,10 @@ class Survival:
         self._look_seconds = 0.0
         self.busy: int | None = None
         """The peer of the exchange at hand, as long as it goes on."""
+        self.last: Callable[[int], Deed | None] = _nothing
+        """Tells what a rank was heard to do last."""
+        self.unsettled = False
+        """Whether the end of an exchange, or the machine, may be waited for."""
         self._untold: list[int] = []
         """Dead ranks that the machine has not been told of: an exchange with one of them
         has to end first."""
@@ -102,29 +108,48 @@ class Survival:
             self.bury(rank)
         return bool(news)
 
-    def bury(self, rank: int) -> None:
-        """`rank` is dead; more than once does no harm."""
-        now = self._clock.now()
-        made = self._ledger.known(rank)
+    def bury(self, rank: int, deed: str = EXCHANGE) -> None:
+        """`rank` is dead; more than once does no harm.
+
+        Args:
+            rank: who.
+            deed: what it did last if it was in the exchange at hand.
+        """
         met = rank in self._machine.neighbours or rank == self._machine.matched
-        death = self.membership.bury(rank, made, now)
+        death = self._bury(rank, deed)
         if death is None:
             return
+        self.unsettled = True
         if met:
             self._waiting.append(death)
         if self._metrics is not None:
             self._metrics.death(rank, death.last)
         self._untold.append(rank)
         self._mend()
-        self.tell_machine()
+        self._tell_machine()
 
     def note_others(self, ranks: Sequence[int]) -> None:
         """All but `ranks` are dead; the communication loop has ended."""
         for rank in set(self.membership.alive) - set(ranks):
-            made = self._ledger.known(rank)
-            self.membership.bury(rank, made, self._clock.now())
+            self._bury(rank, EXCHANGE)
 
-    def tell_machine(self) -> None:
+    def settle(self, *, exchanged: bool) -> None:
+        """An exchange has ended; do what has waited for that.
+
+        Args:
+            exchanged: whether it is complete.
+        """
+        if exchanged:
+            self._recovered()
+        self._tell_machine()
+        self.unsettled = bool(self._untold or self._waiting)
+
+    def _bury(self, rank: int, deed: str) -> Death | None:
+        now = self._clock.now()
+        last = Deed(deed, now) if rank == self.busy else self.last(rank)
+        return self.membership.bury(rank, self._ledger.known(rank), now, last)
+
+    def _tell_machine(self) -> None:
         """Take the dead out of the pairing, but for one whose exchange is at hand."""
         if not self._untold:
             return
@@ -135,15 +160,14 @@ class Survival:
         neighbours = self.topology.neighbours(mine)
         self._machine.rewire(neighbours, self.topology.edge_weights(mine))
 
-    def exchanged(self) -> None:
-        """An exchange is complete: whoever waited for that has recovered."""
-        if self._waiting:
-            now = self._clock.now()
-            for death in self._waiting:
-                death.recovered_seconds = self.membership.seconds(now) - death.seconds
-                if self._metrics is not None:
-                    self._metrics.recovery(death.rank, death.recovered_seconds)
-            self._waiting.clear()
+    def _recovered(self) -> None:
+        """An exchange is complete: this rank is at its normal work again."""
+        now = self._clock.now()
+        for death in self._waiting:
+            death.recovered_seconds = self.membership.seconds(now) - death.seconds
+            if self._metrics is not None:
+                self._metrics.recovery(death.rank, death.recovered_seconds)
+        self._waiting.clear()
 
     def _mend(self) -> None:
         """The graph of those who live, and all that follows from it."""
@@ -159,3 +183,7 @@ class Survival:
 
 def _ignore(constants: Coefficients) -> None:
     pass
+
+
+def _nothing(peer: int) -> None:
+    return None

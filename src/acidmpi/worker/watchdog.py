@@ -31,6 +31,9 @@ LOOK_SECONDS = 0.25
 """Own waits are looked at that often."""
 
 SILENT_PERIODS = 4.0
+COMPLETED = -1
+"""What stands for an exchange that is complete where kinds of messages are noted."""
+
 MOST_SHOWN = 8
 """Pictures of one stall: each is shown after twice the time of the one before."""
 
@@ -83,7 +86,7 @@ class Watchdog:
         self._called_seconds: float | None = None
         """When another rank last reported a stall."""
         self._reports: dict[int, Report] = {}
-        self._heard: dict[int, float] = {}
+        self._heard: dict[int, tuple[float, int]] = {}
         self._all_heard_seconds = clock.now()
         self._shown = 0
         self._stalled_since: float | None = None
@@ -93,9 +96,13 @@ class Watchdog:
         """Whether a stall is going on, as far as this rank knows."""
         return self._stalled_since is not None
 
-    def heard(self, source: int) -> None:
-        """A message of any kind has come from `source`."""
-        self._heard[source] = self._clock.now()
+    def heard(self, source: int, kind: int) -> None:
+        """A message of `kind` has come from `source`, or an exchange is `COMPLETED`."""
+        self._heard[source] = self._clock.now(), kind
+
+    def last(self, source: int) -> tuple[float, int] | None:
+        """When `source` was last heard, by the clock, and with what; None if never."""
+        return self._heard.get(source)
 
     def heard_all(self, now: float) -> None:
         """A heartbeat is complete: every rank has taken part."""
@@ -211,7 +218,7 @@ class Watchdog:
         """Seconds since the last word of `rank`, if that is too long for one alive."""
         assert self._since is not None
         common = max(self._all_heard_seconds, self.awake_seconds)
-        heard = max(self._heard.get(rank, common), common)
+        heard = max(self._heard.get(rank, (common, 0))[0], common)
         # Before this rank began to report, nobody had a reason to speak.
         if now - max(heard, self._since) < SILENT_PERIODS * self._period:
             return None

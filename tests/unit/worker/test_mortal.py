@@ -213,6 +213,10 @@ def test_survivors_end_together_and_agree(fleet, size, victims, seed, again):
         dead = one.membership.dead
         assert dead == {v for v in victims if v in ships.hub.dead}
         assert one.survival.topology == repaired(ships.topology, dead)
+        for death in one.membership.deaths:
+            assert death.last.startswith("it ")
+            assert "{" not in death.last
+            assert death.heard_seconds <= death.seconds
         if len(ships.living) > 1:
             assert one.survival.chi_1 == spectrum(one.survival.topology).chi_1
     totals = {one.ledger.total_gradients for one in ships.living}
@@ -237,7 +241,7 @@ def test_the_survivors_sum_changes_by_exchanges_with_the_dead_alone(
 
 PLANTED = {
     "nobody is told of deaths": (News, "news", lambda self: []),
-    "the machine keeps the dead": (Survival, "tell_machine", lambda self: None),
+    "the machine keeps the dead": (Survival, "_tell_machine", lambda self: None),
     "the first one is waited for": (Muster, "_hand_over", lambda self, vector: None),
 }
 

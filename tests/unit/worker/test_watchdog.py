@@ -48,7 +48,7 @@ class Ranks:
                 if rank in self.stopped:
                     continue
                 for source, text in self.queues[rank]:
-                    dog.heard(source)
+                    dog.heard(source, 0)
                     dog.hear(source, text)
                 self.queues[rank].clear()
                 if self.age < 1.0:
