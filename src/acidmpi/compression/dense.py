@@ -6,10 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from acidmpi.arrays import bfloat16
 from acidmpi.compression.codecs import Moment, dealt
 from acidmpi.compression.options import check_choice
-from acidmpi.compression.packing import half, widen
+from acidmpi.compression.packing import brain, half, widen
 from acidmpi.compression.protocol import Array, Place, Reduction, Spec, State, Work
 from acidmpi.compression.reductions import Dense, TwoPhase
 
@@ -63,7 +62,7 @@ class SixteenBits:
     """Rows of float16 or bfloat16, which travel as uint16."""
 
     def __init__(self, dtype: CastName) -> None:
-        self._encode = half if dtype == "float16" else bfloat16.encode
+        self._encode = half if dtype == "float16" else brain
         self._dtype = np.dtype(np.float16 if dtype == "float16" else np.uint16)
 
     def columns(self, size: int, ranks: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from acidmpi.arrays.flat import wide_dtype
+from acidmpi.arrays.namespace import beside, host_copy
 from acidmpi.compression.packing import address, pack
 from acidmpi.compression.protocol import Array, Place, Spec, State
 from acidmpi.errors import ConfigError
@@ -23,7 +24,8 @@ class Residuals:
 
     Kept in float32 (float64 for float64 parameters). The residuals of a bucket are
     moved next to each other when the bucket is first asked for, and stay there: later
-    steps add and subtract in one piece, without copies.
+    steps add and subtract in one piece, without copies. They begin in host memory, and
+    follow the gradients to where those are.
 
     Args:
         specs: the parameters.
@@ -39,6 +41,11 @@ class Residuals:
             np.zeros(size_of(spec) if index in self.kept else 0, wide_dtype(spec.dtype))
             for index, spec in enumerate(specs)
         ]
+
+    def follow(self, indices: Sequence[int], gradient: Array) -> None:
+        """Keep the residuals of these parameters in arrays of `gradient`'s kind."""
+        for index in indices:
+            self._arrays[index] = beside(self._arrays[index], gradient)
 
     def block(self, indices: Sequence[int]) -> Array:
         """The residuals of these parameters as one array, to be changed in place."""
@@ -57,13 +64,13 @@ class Residuals:
             start = stop
 
     def copies(self) -> dict[int, Array]:
-        """What each parameter that can owe something does owe."""
-        return {index: self._arrays[index].copy() for index in sorted(self.kept)}
+        """What each parameter that can owe something does owe, in host memory."""
+        return {index: host_copy(self._arrays[index]) for index in sorted(self.kept)}
 
     def replace(self, arrays: Mapping[int, Array]) -> None:
-        """Owe these from now on."""
+        """Owe these, which lie in host memory, from now on."""
         for index, array in arrays.items():
-            self._arrays[index][:] = array
+            self._arrays[index][:] = beside(array, self._arrays[index])
 
 
 class Memory:
@@ -94,8 +101,13 @@ class Memory:
         self.own = Residuals(specs, kept) if own else None
         self.served = Residuals(specs, kept) if served else None
 
+    def follow(self, indices: Sequence[int], gradient: Array) -> None:
+        """Keep what is owed on these parameters in arrays of `gradient`'s kind."""
+        for _, residuals in self._kinds():
+            residuals.follow(indices, gradient)
+
     def state(self) -> State:
-        """Copies of everything."""
+        """Copies of everything, as NumPy arrays wherever the gradients are."""
         state: State = {f"{self._owner}.sizes": self._sizes.copy()}
         for kind, residuals in self._kinds():
             for index, array in residuals.copies().items():

@@ -1,11 +1,13 @@
 """Buckets sorted by shape, and messages that hold many factors one behind the other."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg.blas import dgemm, sgemm
 
+from acidmpi.arrays.namespace import namespace_of
 from acidmpi.compression.lowrank_plan import Form, Kind
 from acidmpi.compression.packing import narrow, widen
 from acidmpi.compression.protocol import Array
@@ -31,6 +33,9 @@ class Bucket(NamedTuple):
     """Not compressed."""
     groups: list[list[Cell]]
     """Matrices of one form each, in the order of the bucket."""
+
+    xp: Any
+    """The module that the gradients' arrays are from: NumPy, or one that works like it."""
 
     @property
     def cells(self) -> list[Cell]:
@@ -62,7 +67,7 @@ def sort_out(
         else:
             loose.append(gradient)
     dtype = _common_dtype({forms[index].dtype for index in indices})
-    return Bucket(dtype, loose, list(groups.values()))
+    return Bucket(dtype, loose, list(groups.values()), namespace_of(gradients[0]))
 
 
 def _common_dtype(dtypes: set[np.dtype[np.floating]]) -> np.dtype[np.floating]:
@@ -82,6 +87,7 @@ class Parcel:
         dtype: that of the array.
         gradients: copied, widened to `dtype`.
         shapes: of the stacks, which are left to the caller to fill.
+        xp: the module that the array is from.
     """
 
     def __init__(
@@ -89,11 +95,13 @@ class Parcel:
         dtype: np.dtype[np.floating],
         gradients: Sequence[Array],
         shapes: Sequence[tuple[int, int, int]],
+        xp: Any = np,
     ) -> None:
         self._gradients = gradients
         sizes = [g.size for g in gradients] + [int(np.prod(shape)) for shape in shapes]
-        self.array = np.empty(sum(sizes), dtype)
-        cut = np.split(self.array, np.cumsum(sizes)[:-1])
+        self.array: Array = xp.empty(sum(sizes), dtype)
+        bounds = accumulate(sizes, initial=0)
+        cut = [self.array[start:stop] for start, stop in pairwise(bounds)]
         self.pieces = cut[: len(gradients)]
         stacks = cut[len(gradients) :]
         self.factors = [
@@ -114,7 +122,8 @@ def subtract_product(matrix: Array, left: Array, right: Array) -> None:
     """`matrix -= left @ right.T`, in one pass.
 
     BLAS adds to what is there, which NumPy's own product cannot. SciPy keeps the
-    interpreter to itself in the meantime, so large matrices are cut into bands.
+    interpreter to itself in the meantime, so large matrices are cut into bands. What is
+    not NumPy's takes two passes, and room for the product.
 
     Args:
         matrix: changed in place.
@@ -122,6 +131,9 @@ def subtract_product(matrix: Array, left: Array, right: Array) -> None:
         right: as many rows as `matrix` has columns. All three are C contiguous and of one
             type, float32 or float64: anything else would be copied, the result lost.
     """
+    if namespace_of(matrix) is not np:
+        matrix -= left @ right.T
+        return
     multiply = sgemm if matrix.dtype == np.float32 else dgemm
     rows, columns = matrix.shape
     height = max(1, BAND_ELEMENTS // columns)
@@ -135,6 +147,6 @@ def subtract_product(matrix: Array, left: Array, right: Array) -> None:
 def write_product(left: Array, right: Array, out: Array) -> None:
     """`left @ right.T` into `out`, one-dimensional and contiguous, rounded to its type."""
     if out.dtype == left.dtype:
-        np.matmul(left, right.T, out=out.reshape(len(left), len(right)))
+        namespace_of(out).matmul(left, right.T, out=out.reshape(len(left), len(right)))
     else:
         narrow((left @ right.T).reshape(-1), out)

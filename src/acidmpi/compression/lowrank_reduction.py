@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from acidmpi.arrays.namespace import beside, host_copy
 from acidmpi.compression.feedback import Memory
 from acidmpi.compression.lowrank_message import (
     Bucket,
@@ -89,14 +90,14 @@ class LowRankReduction:
         return self._half(bucket, kind, map(self._matrix, bucket.cells))
 
     def _loose(self, bucket: Bucket) -> Work:
-        parcel = Parcel(bucket.dtype, bucket.loose, ())
+        parcel = Parcel(bucket.dtype, bucket.loose, (), bucket.xp)
         yield Mean(parcel.array)
         parcel.deliver()
 
     def _dense(self, bucket: Bucket, step: int) -> Work:
         """All as it is; the last mean before the cycle gives the first factors."""
         gradients = [cell.gradient for cell in bucket.cells]
-        parcel = Parcel(bucket.dtype, gradients + bucket.loose, ())
+        parcel = Parcel(bucket.dtype, gradients + bucket.loose, (), bucket.xp)
         yield Mean(parcel.array)
         parcel.deliver()
         if self._plan.ends_opening(step):
@@ -106,19 +107,20 @@ class LowRankReduction:
     def _iterate(self, cell: Cell, mean: Array) -> None:
         """P = orth(M Q), Q = Mᵀ P, of the mean M: all ranks know it, nothing is sent."""
         lefts, rights = self._factors[Kind.LEFT], self._factors[Kind.RIGHT]
-        (lefts[cell.parameter],) = orthogonalise((mean @ rights[cell.parameter])[None])
-        rights[cell.parameter] = mean.T @ lefts[cell.parameter]
+        (left,) = orthogonalise((mean @ self._factor(Kind.RIGHT, cell))[None])
+        lefts[cell.parameter], rights[cell.parameter] = left, mean.T @ left
 
     def _both(self, bucket: Bucket, step: int) -> Work:
         """P = M Q; then half a step that makes Q with an orthonormal P."""
         if not self._plan.warm_start:
             self._draw_again(bucket, step)
         bases = self._bases(bucket, Kind.RIGHT)
-        parcel = Parcel(bucket.dtype, bucket.loose, bucket.shapes(Kind.LEFT))
+        shapes = bucket.shapes(Kind.LEFT)
+        parcel = Parcel(bucket.dtype, bucket.loose, shapes, bucket.xp)
         matrices = []
         for cell, basis, new in zip(bucket.cells, bases, parcel.factors, strict=True):
             matrices.append(self._matrix(cell))
-            np.matmul(matrices[-1], basis, out=new)
+            bucket.xp.matmul(matrices[-1], basis, out=new)
         yield Mean(parcel.array)
         parcel.deliver()
         for cell, mean in zip(bucket.cells, parcel.factors, strict=True):
@@ -128,9 +130,10 @@ class LowRankReduction:
     def _half(self, bucket: Bucket, kind: Kind, matrices: Iterable[Array]) -> Work:
         """P = M Q with an orthonormal Q, or Q = Mᵀ P with an orthonormal P."""
         bases = self._bases(bucket, _OTHER[kind])
-        parcel = Parcel(bucket.dtype, bucket.loose, bucket.shapes(kind))
+        parcel = Parcel(bucket.dtype, bucket.loose, bucket.shapes(kind), bucket.xp)
         for matrix, basis, new in zip(matrices, bases, parcel.factors, strict=True):
-            np.matmul(matrix if kind is Kind.LEFT else matrix.T, basis, out=new)
+            factor_of = matrix if kind is Kind.LEFT else matrix.T
+            bucket.xp.matmul(factor_of, basis, out=new)
             self._leave(matrix, {kind: new, _OTHER[kind]: basis})
         yield Mean(parcel.array)
         parcel.deliver()
@@ -139,14 +142,22 @@ class LowRankReduction:
 
     def _bases(self, bucket: Bucket, kind: Kind) -> list[Array]:
         """Orthonormal factors, one for each matrix, made from those of the last step."""
-        factors = self._factors[kind]
-        stacks = (np.stack([factors[c.parameter] for c in g]) for g in bucket.groups)
+        stacks = (
+            bucket.xp.stack([self._factor(kind, cell) for cell in group])
+            for group in bucket.groups
+        )
         return [basis for stack in stacks for basis in orthogonalise(stack)]
+
+    def _factor(self, kind: Kind, cell: Cell) -> Array:
+        """That of the last step; beside the gradient, also if it was just drawn."""
+        factor: Array = beside(self._factors[kind][cell.parameter], cell.gradient)
+        return factor
 
     def _matrix(self, cell: Cell) -> Array:
         """The gradient and what is owed, in the array of the latter."""
         values = widen(cell.gradient)
         if self._memory.own is not None:
+            self._memory.follow((cell.parameter,), cell.gradient)
             owed = self._memory.own.block((cell.parameter,))
             owed += values
             values = owed
@@ -178,7 +189,7 @@ class LowRankReduction:
     def state(self) -> State:
         """See `protocol.Reduction`."""
         return self._memory.state() | {
-            _key(kind, index): factor.copy()
+            _key(kind, index): host_copy(factor)
             for kind, factors in self._factors.items()
             for index, factor in factors.items()
         }

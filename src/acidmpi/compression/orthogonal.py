@@ -13,6 +13,7 @@ differently, in the last bits; see docs/low_rank.md.
 
 import numpy as np
 
+from acidmpi.arrays.namespace import namespace_of
 from acidmpi.compression.protocol import Array
 
 GRAM_SCHMIDT_WIDTH = 2
@@ -32,12 +33,20 @@ ends u / WEAK_PIVOT² from orthonormal at worst, about 1e-3 in float32, the seco
 """
 
 
+WRONG_FACTOR = WEAK_PIVOT**2 / 2
+"""How far a Cholesky factor's product may be from a matrix of unit diagonal.
+
+Rounding is far below it, and a factor that is not one is beyond it: a pivot that is not
+weak, where none or a negative one belongs, is wrong by its square at least.
+"""
+
+
 def orthogonalise(stack: Array) -> Array:
     """Orthonormal columns that span what the columns of each matrix span.
 
     Args:
-        stack: shape (count, rows, columns) with columns <= rows, float32 or float64;
-            finite. It is not changed.
+        stack: shape (count, rows, columns) with 0 < columns <= rows, float32 or
+            float64; finite. It is not changed.
 
     Returns:
         A new array of the same shape and type. The first j columns of a result span the
@@ -51,7 +60,7 @@ def orthogonalise(stack: Array) -> Array:
 
 def _scaled(stack: Array) -> Array:
     """Columns with a largest element of 1, so that no square over- or underflows."""
-    largest = np.abs(stack).max(axis=1, keepdims=True, initial=0.0)
+    largest = np.abs(stack).max(axis=1, keepdims=True)
     largest[largest == 0.0] = 1.0
     scaled: Array = stack / largest
     return scaled
@@ -65,10 +74,12 @@ def gram_schmidt(stack: Array) -> Array:
     Args:
         stack: shape (count, rows, columns), columns of moderate size.
     """
-    basis = np.ascontiguousarray(stack.swapaxes(1, 2))
+    xp = namespace_of(stack)
+    basis = xp.ascontiguousarray(stack.swapaxes(1, 2))
     for column in range(basis.shape[1]):
         _settle(basis[:, :column], basis[:, column], column)
-    return np.ascontiguousarray(basis.swapaxes(1, 2))
+    columns: Array = xp.ascontiguousarray(basis.swapaxes(1, 2))
+    return columns
 
 
 def _settle(before: Array, vectors: Array, column: int) -> None:
@@ -78,8 +89,10 @@ def _settle(before: Array, vectors: Array, column: int) -> None:
     negligible = 64.0 * np.finfo(vectors.dtype).eps
     lost = _norms(vectors) <= negligible * whole
     if lost.any():
-        fresh = np.broadcast_to(_direction(vectors.shape[1], column), vectors.shape)
-        vectors[lost] = _outside(before, fresh)[lost]
+        xp = namespace_of(vectors)
+        direction = xp.asarray(_direction(vectors.shape[1], column))
+        fresh = xp.broadcast_to(direction, vectors.shape)
+        vectors[:] = xp.where(lost[:, None], _outside(before, fresh), vectors)
     vectors[:] = _outside(before, vectors)
     vectors /= _norms(vectors)[:, None]
 
@@ -115,26 +128,32 @@ def cholesky_qr(stack: Array) -> Array:
         stack: shape (count, rows, columns), columns of moderate size.
     """
     once, weak = _cholesky_pass(stack)
-    if weak.any():
-        once[weak] = gram_schmidt(stack[weak])
+    where = namespace_of(stack).flatnonzero(weak)
+    if where.size:
+        once[where] = gram_schmidt(stack[where])
     twice, _ = _cholesky_pass(once)
     return twice
 
 
 def _cholesky_pass(stack: Array) -> tuple[Array, Array]:
     """Divide unit columns by their Cholesky factors; tell where these are weak."""
+    xp = namespace_of(stack)
     grams = stack.swapaxes(1, 2) @ stack
-    lengths = np.sqrt(np.diagonal(grams, axis1=1, axis2=2))[:, None]
+    lengths = xp.sqrt(xp.diagonal(grams, axis1=1, axis2=2))[:, None]
     lengths[lengths == 0.0] = 1.0
     lower = _cholesky(grams / lengths / lengths.swapaxes(1, 2))
-    pivots = np.diagonal(lower, axis1=1, axis2=2)
-    weak: Array = np.any(pivots < WEAK_PIVOT, axis=1)
-    lower[weak] = np.eye(stack.shape[2])
-    return stack @ (np.linalg.inv(lower) / lengths).swapaxes(1, 2), weak
+    pivots = xp.diagonal(lower, axis1=1, axis2=2)
+    weak: Array = (pivots < WEAK_PIVOT).any(axis=1)
+    unit = xp.eye(stack.shape[2], dtype=stack.dtype)
+    lower = xp.where(weak[:, None, None], unit, lower)
+    return stack @ (xp.linalg.inv(lower) / lengths).swapaxes(1, 2), weak
 
 
 def _cholesky(grams: Array) -> Array:
     """Lower factors; zeros where a matrix is not positive definite."""
+    xp = namespace_of(grams)
+    if xp is not np:
+        return _proved(xp.linalg.cholesky(grams), grams)
     try:
         lower: Array = np.linalg.cholesky(grams)
         return lower
@@ -142,3 +161,15 @@ def _cholesky(grams: Array) -> Array:
         if len(grams) == 1:
             return np.zeros_like(grams)
         return np.concatenate([_cholesky(gram[None]) for gram in grams])
+
+
+def _proved(lower: Array, grams: Array) -> Array:
+    """`lower` where it is the factor of its matrix, else zeros.
+
+    CuPy says nothing of a matrix that is not positive definite: what it returns then may
+    be NaN, or whatever had been calculated until there.
+    """
+    error = np.abs(lower @ lower.swapaxes(1, 2) - grams)
+    sound = (error <= WRONG_FACTOR).all(axis=(1, 2))
+    proved: Array = namespace_of(grams).where(sound[:, None, None], lower, 0.0)
+    return proved

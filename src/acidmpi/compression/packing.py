@@ -18,6 +18,8 @@ from acidmpi.errors import ConfigError
 WORD_BYTES = 4
 """Packed bits fill whole words of this size."""
 
+_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+
 
 def pack(arrays: Sequence[Array]) -> Array:
     """Lay contiguous arrays of one type one behind the other.
@@ -106,7 +108,7 @@ def widen(array: Array) -> Array:
 def narrow(values: Array, out: Array) -> None:
     """Write float `values` into `out`, rounded to its type (uint16: bfloat16)."""
     if out.dtype == np.uint16:
-        out[:] = bfloat16.encode(values)
+        out[:] = brain(values)
     elif out.dtype == np.float16:
         out[:] = half(values)
     else:
@@ -124,8 +126,22 @@ def half(values: Array) -> Array:
     if infinite.any():
         largest = np.finfo(np.float16).max
         infinite &= np.isfinite(values)
-        rounded[infinite] = np.copysign(largest, values[infinite])
+        # Numbers, not arrays: what CuPy writes through a mask is best one number.
+        rounded[infinite & (values > 0)] = largest
+        rounded[infinite & (values < 0)] = -largest
     return rounded
+
+
+def brain(values: Array) -> Array:
+    """The nearest bfloat16, ties to even, as uint16; NaN stays NaN."""
+    xp = namespace_of(values)
+    if xp is np:
+        return bfloat16.encode(values)
+    bits = values.astype(np.float32).view(np.uint32)
+    upper = bits >> 16
+    rounded = (bits + ((upper & 1) + 0x7FFF)) >> 16
+    chosen: Array = xp.where(xp.isnan(values), upper | 0x40, rounded)
+    return chosen.astype(np.uint16)
 
 
 def bit_bytes(count: int) -> int:
@@ -146,6 +162,25 @@ def unpack_bits(packed: Array, count: int) -> Array:
     """The first `count` bits as uint8, each 0 or 1."""
     bits: Array = namespace_of(packed).unpackbits(packed)[:count]
     return bits
+
+
+def bits_of_byte(xp: Any) -> Array:
+    """The 8 bits of each byte, as an array of the module `xp`: made there, not sent."""
+    if xp is np:
+        return _BITS_OF_BYTE
+    bits: Array = xp.unpackbits(xp.arange(256, dtype=np.uint8)).reshape(256, 8)
+    return bits
+
+
+def as_numbers(code: Array, dtype: np.dtype[Any]) -> Array:
+    """The numbers whose bytes `code` holds: a view, or a copy where a GPU needs one.
+
+    A GPU reads numbers of 8 bytes only where they are aligned, and codes that were
+    gathered begin at any whole word.
+    """
+    if dtype.itemsize > WORD_BYTES and namespace_of(code) is not np:
+        code = code.copy()
+    return code.view(dtype)
 
 
 def as_bytes(*parts: Any) -> Array:

@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+"""Of NumPy, or of a module that works like it (CuPy): replies and results are of the
+same kind as the gradients."""
 
 
 class Spec(NamedTuple):
@@ -102,7 +104,8 @@ Work = Generator[Message, Array, None]
 """The reduction of one bucket: messages out, replies in."""
 
 State = dict[str, Array]
-"""What a reduction has to keep, by name; arrays of any shape."""
+"""What a reduction has to keep, by name; NumPy arrays of any shape, also if gradients are
+not, so that a run may go on elsewhere."""
 
 
 class Reduction(Protocol):

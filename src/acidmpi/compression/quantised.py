@@ -14,7 +14,13 @@ import numpy as np
 from acidmpi.arrays.namespace import namespace_of
 from acidmpi.compression.codecs import Layout, Moment, dealt
 from acidmpi.compression.options import check_choice, check_multiple
-from acidmpi.compression.packing import as_bytes, bit_bytes, pack_bits, unpack_bits
+from acidmpi.compression.packing import (
+    as_bytes,
+    as_numbers,
+    bit_bytes,
+    pack_bits,
+    unpack_bits,
+)
 from acidmpi.compression.protocol import Array, Place, Reduction, Spec
 from acidmpi.compression.reductions import Gathered, TwoPhase
 
@@ -66,19 +72,23 @@ class _LevelRows:
         width = min(self._options.block, rows.shape[1])
         blocks = rows.reshape(len(rows), -1, width)
         norms = self._norms(blocks)
-        levels = blocks / np.where(norms > 0, norms, 1)[:, :, None]
+        xp = namespace_of(rows)
+        levels = blocks / xp.where(norms > 0, norms, 1)[:, :, None]
         levels *= self._largest
-        levels += moment.own().random(levels.shape, dtype=rows.dtype)
-        np.floor(levels, out=levels)
-        np.clip(levels, -self._largest, self._largest, out=levels)
+        levels += xp.asarray(moment.own().random(levels.shape, dtype=rows.dtype))
+        xp.floor(levels, out=levels)
+        xp.clip(levels, -self._largest, self._largest, out=levels)
         whole = levels.astype(np.int8).reshape(rows.shape)
-        return np.hstack([norms.view(np.uint8), _squeeze(whole, self._options.bits)])
+        code: Array = xp.hstack(
+            [norms.view(np.uint8), _squeeze(whole, self._options.bits)]
+        )
+        return code
 
     def decode(self, code: Array, columns: int, dtype: np.dtype[np.floating]) -> Array:
         """See `codecs.RowCodec`."""
         width = min(self._options.block, columns)
         head = columns // width * dtype.itemsize
-        norms = np.ascontiguousarray(code[:, :head]).view(dtype)
+        norms = namespace_of(code).ascontiguousarray(code[:, :head]).view(dtype)
         whole = _stretch(code[:, head:], self._options.bits)
         blocks: Array = whole.reshape(len(code), -1, width).astype(dtype)
         blocks *= (norms / self._largest)[:, :, None]
@@ -90,11 +100,12 @@ class _LevelRows:
         return blocks * itemsize + columns * self._options.bits // 8
 
     def _norms(self, blocks: Array) -> Array:
-        largest: Array = np.abs(blocks).max(axis=2)
+        xp = namespace_of(blocks)
+        largest: Array = xp.abs(blocks).max(axis=2)
         if self._options.norm == "max":
             return largest
-        shares = blocks / np.where(largest > 0, largest, 1)[:, :, None]
-        norms: Array = largest * np.sqrt((shares * shares).sum(axis=2))
+        shares = blocks / xp.where(largest > 0, largest, 1)[:, :, None]
+        norms: Array = largest * xp.sqrt((shares * shares).sum(axis=2))
         return norms
 
 
@@ -112,10 +123,12 @@ def _squeeze(whole: Array, bits: int) -> Array:
 
 def _stretch(squeezed: Array, bits: int) -> Array:
     """The int8 that `_squeeze` was given."""
+    xp = namespace_of(squeezed)
     if bits == 8:
-        return np.ascontiguousarray(squeezed).view(np.int8)
+        same: Array = xp.ascontiguousarray(squeezed).view(np.int8)
+        return same
     per_byte = 8 // bits
-    whole = np.empty((len(squeezed), squeezed.shape[1] * per_byte), np.int8)
+    whole: Array = xp.empty((len(squeezed), squeezed.shape[1] * per_byte), np.int8)
     for place in range(per_byte):
         top = squeezed << (8 - bits * (place + 1))
         whole[:, place::per_byte] = top.view(np.int8) >> (8 - bits)
@@ -146,10 +159,10 @@ class _Ternary:
 
     def encode(self, values: Array, layout: Layout, moment: Moment) -> Array:
         """See `codecs.Codec`."""
-        magnitude = namespace_of(values).abs(values)
-        parts = layout.segments
-        scales = np.array([magnitude[part].max() for part in parts], values.dtype)
-        threshold = moment.own().random(values.size, dtype=values.dtype)
+        xp = namespace_of(values)
+        magnitude, parts = xp.abs(values), layout.segments
+        scales = xp.array([magnitude[part].max() for part in parts], values.dtype)
+        threshold = xp.asarray(moment.own().random(values.size, dtype=values.dtype))
         for part, scale in zip(parts, scales, strict=True):
             threshold[part] *= scale
         sent = magnitude > threshold
@@ -160,12 +173,12 @@ class _Ternary:
         """See `codecs.Codec`."""
         parts = layout.segments
         head, plane = len(parts) * out.itemsize, bit_bytes(layout.size)
-        scales = code[:head].view(out.dtype) * weight
+        scales = as_numbers(code[:head], out.dtype) * weight
         above = unpack_bits(code[head : head + plane], layout.size).view(np.int8)
         below = unpack_bits(code[head + plane :], layout.size).view(np.int8)
         signs = above - below
         for part, scale in zip(parts, scales, strict=True):
-            out[part] += signs[part] * out.dtype.type(scale)
+            out[part] += signs[part] * scale
 
     def code_bytes(self, layout: Layout, itemsize: int) -> int:
         """See `codecs.Codec`."""

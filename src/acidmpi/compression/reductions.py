@@ -81,6 +81,7 @@ class Base:
         """
         if self.memory.own is None:
             return widen(gradient)
+        self.memory.follow(indices, gradient)
         total = self.memory.own.block(indices)
         total += widen(gradient)
         return total

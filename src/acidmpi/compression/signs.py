@@ -18,11 +18,17 @@ import numpy as np
 from acidmpi.arrays.namespace import namespace_of
 from acidmpi.compression.codecs import Layout, Moment, dealt
 from acidmpi.compression.options import check_flag, check_multiple
-from acidmpi.compression.packing import as_bytes, bit_bytes, pack_bits, unpack_bits
+from acidmpi.compression.packing import (
+    as_bytes,
+    as_numbers,
+    bit_bytes,
+    bits_of_byte,
+    pack_bits,
+    unpack_bits,
+)
 from acidmpi.compression.protocol import Array, Place, Reduction, Spec
 from acidmpi.compression.reductions import Gathered, TwoPhase
 
-_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
 _PIECE = 1 << 16
 """Elements decoded at a time, so that they stay in a cache."""
 
@@ -143,7 +149,7 @@ def _mean_magnitude(values: Array) -> tuple[float, float]:
 
 
 def _one_vote(values: Array) -> tuple[float, float]:
-    vote = float(values.any())
+    vote = values.any() * 1.0
     return -vote, vote
 
 
@@ -170,7 +176,9 @@ class _Bits:
     def encode(self, values: Array, layout: Layout, moment: Moment) -> Array:
         """See `codecs.Codec`."""
         levels = [self._levels(values[part]) for part in layout.segments]
-        sent = np.array(levels, values.dtype)[:, 0 if self._two_sided else 1 :]
+        sent = namespace_of(values).array(levels, values.dtype)[
+            :, 0 if self._two_sided else 1 :
+        ]
         planes = [pack_bits(values >= 0)]
         if self._mask:
             planes.append(pack_bits(values != 0))
@@ -180,7 +188,7 @@ class _Bits:
         """See `codecs.Codec`."""
         parts, width = layout.segments, 2 if self._two_sided else 1
         head = len(parts) * width * out.itemsize
-        levels = code[:head].view(out.dtype).reshape(-1, width)
+        levels = as_numbers(code[:head], out.dtype).reshape(-1, width)
         bits = code[head : head + bit_bytes(layout.size)]
         mask = code[head + bits.size :] if self._mask else None
         for part, level in zip(parts, levels * weight, strict=True):
@@ -199,9 +207,12 @@ def _add_levels(
     out: Array, part: slice, bits: Array, mask: Array | None, low: Any, high: Any
 ) -> None:
     """Add to `out[part]` what its bits stand for, a piece at a time."""
-    table = np.where(_BITS_OF_BYTE == 1, high, low).astype(out.dtype)
-    for start in range(part.start, part.stop, _PIECE):
-        stop = min(start + _PIECE, part.stop)
+    xp = namespace_of(out)
+    # A GPU loses more by many small launches than it wins by staying in a cache.
+    size = _PIECE if xp is np else part.stop - part.start
+    table = xp.where(bits_of_byte(xp) == 1, high, low).astype(out.dtype)
+    for start in range(part.start, part.stop, size):
+        stop = min(start + size, part.stop)
         covering = slice(start // 8, -(-stop // 8))
         within = slice(start % 8, start % 8 + stop - start)
         decoded = table.take(bits[covering], axis=0).reshape(-1)[within]
@@ -225,18 +236,23 @@ class _SignRows:
         """See `codecs.RowCodec`."""
         blocks = rows.reshape(len(rows), -1, min(self._block, rows.shape[1]))
         width = blocks.shape[2]
-        starts = np.arange(0, rows.size, width).reshape(len(rows), -1)
-        counts = np.clip(valid - starts, 1, width).astype(rows.dtype)
-        scales = np.abs(blocks).sum(axis=2) / counts
-        return np.hstack([scales.view(np.uint8), np.packbits(rows >= 0, axis=1)])
+        xp = namespace_of(rows)
+        starts = xp.arange(0, rows.size, width).reshape(len(rows), -1)
+        counts = xp.clip(valid - starts, 1, width).astype(rows.dtype)
+        scales = xp.abs(blocks).sum(axis=2) / counts
+        # Rows are whole bytes, so they may be packed as one: CuPy packs no others.
+        bits = xp.packbits(rows >= 0).reshape(len(rows), -1)
+        code: Array = xp.hstack([scales.view(np.uint8), bits])
+        return code
 
     def decode(self, code: Array, columns: int, dtype: np.dtype[np.floating]) -> Array:
         """See `codecs.RowCodec`."""
         width = min(self._block, columns)
         head = columns // width * dtype.itemsize
-        scales = np.ascontiguousarray(code[:, :head]).view(dtype)
-        table = (2 * _BITS_OF_BYTE.astype(np.int8) - 1).astype(dtype)
-        signs = table.take(code[:, head:], axis=0).reshape(len(code), -1, width)
+        xp = namespace_of(code)
+        scales = xp.ascontiguousarray(code[:, :head]).view(dtype)
+        table = (2 * bits_of_byte(xp).astype(np.int8) - 1).astype(dtype)
+        signs: Array = table.take(code[:, head:], axis=0).reshape(len(code), -1, width)
         signs *= scales[:, :, None]
         return signs.reshape(len(code), columns)
 

@@ -10,7 +10,7 @@ import numpy as np
 from acidmpi.arrays.namespace import namespace_of
 from acidmpi.compression.codecs import Layout, Moment, layout_of
 from acidmpi.compression.options import check_choice, check_density, check_flag
-from acidmpi.compression.packing import as_bytes, pack
+from acidmpi.compression.packing import as_bytes, as_numbers, pack
 from acidmpi.compression.protocol import (
     Array,
     Place,
@@ -77,7 +77,7 @@ class _Largest:
     def add(self, code: Array, out: Array, layout: Layout, weight: float) -> None:
         """See `codecs.Codec`."""
         count = code.size // (out.itemsize + _POSITION_BYTES)
-        values = code[: count * out.itemsize].view(out.dtype)
+        values = as_numbers(code[: count * out.itemsize], out.dtype)
         out[code[count * out.itemsize :].view(np.int32)] += values * weight
 
     def code_bytes(self, layout: Layout, itemsize: int) -> int:
@@ -201,19 +201,21 @@ class _Drawn(Base):
         flat = pack(gradients)
         values = self.input(flat, indices)
         drawn = self._draw(layout, Moment(self.place, step, tuple(indices)))
-        where = np.concatenate(drawn)
+        where = namespace_of(flat).asarray(np.concatenate(drawn))
         chosen = values[where]
         if self.memory.own is not None:
             values[where] = 0
         yield Sum(chosen)
         result = scratch(flat)
         result.fill(0)
-        result[where] = chosen * (1.0 / self.place.size)
+        chosen = chosen * (1.0 / self.place.size)
         if self.memory.own is None:
-            self._magnify(result, layout, drawn)
+            self._magnify(chosen, layout, drawn)
+        result[where] = chosen
         deliver(result, flat, gradients)
 
     def _draw(self, layout: Layout, moment: Moment) -> list[Array]:
+        """Positions by parameter; NumPy draws them, wherever gradients are: all alike."""
         return [
             layout.bounds[k] + self._positions(self.sizes[index], moment.shared(index))
             for k, index in enumerate(moment.indices)
@@ -227,6 +229,9 @@ class _Drawn(Base):
         return generator.choice(size, count, replace=False, shuffle=False)
 
     @staticmethod
-    def _magnify(result: Array, layout: Layout, drawn: Sequence[Array]) -> None:
+    def _magnify(chosen: Array, layout: Layout, drawn: Sequence[Array]) -> None:
+        start = 0
         for part, where in zip(layout.segments, drawn, strict=True):
-            result[where] *= (part.stop - part.start) / where.size
+            stop = start + where.size
+            chosen[start:stop] *= (part.stop - part.start) / where.size
+            start = stop
