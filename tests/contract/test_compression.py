@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.compression_promises import (
     EVERYONE,
     SHAPES,
+    SMALL,
     Draws,
     all_equal,
     close,
@@ -26,12 +27,7 @@ from support.ranks_in_memory import Ranks
 from acidmpi.compression.registry import make, names
 from acidmpi.errors import ConfigError
 
-OPTIONS = {
-    "topk": {"density": 0.1},
-    "randomk": {"density": 0.1},
-    "randomblock": {"density": 0.1},
-    "efsign": {"block": 32},
-    "qsgd": {"block": 64},
+OPTIONS = SMALL | {
     "powersgd": {"matrix_rank": 2, "start_step": 1, "min_compression_rate": 1},
     "acpsgd": {"matrix_rank": 2, "start_step": 1},
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.compression_promises import (
     SHAPES,
+    SMALL,
     Draws,
     buckets_may_overlap,
     goes_on_where_it_was,
@@ -25,12 +26,7 @@ from acidmpi.arrays.namespace import namespace_of
 from acidmpi.compression.packing import widen
 from acidmpi.compression.registry import make, names
 
-OPTIONS = {
-    "topk": {"density": 0.1},
-    "randomk": {"density": 0.1},
-    "randomblock": {"density": 0.1},
-    "efsign": {"block": 32},
-    "qsgd": {"block": 64},
+OPTIONS = SMALL | {
     "powersgd": {"matrix_rank": 3, "min_compression_rate": 0},
     "acpsgd": {"matrix_rank": 2, "min_compression_rate": 0},
 }

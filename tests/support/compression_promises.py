@@ -16,6 +16,15 @@ from acidmpi.compression.protocol import Spec
 from .ranks_in_memory import Ranks
 
 SHAPES = ((5,), (3, 4), (3, 4), (1,), (33, 2, 2), (0,), (70,))
+SMALL = {
+    "topk": {"density": 0.1},
+    "randomk": {"density": 0.1},
+    "randomblock": {"density": 0.1},
+    "efsign": {"block": 32},
+    "qsgd": {"block": 64},
+}
+"""Options that suit these few elements, by compressor."""
+
 TOLERANCE = {"float64": 1e-12, "float32": 2e-6, "float16": 2e-3, "uint16": 1.6e-2}
 
 

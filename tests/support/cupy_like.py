@@ -122,6 +122,11 @@ class ndarray(NDArrayOperatorsMixin):
     def __float__(self):
         return float(self._host)
 
+    def set(self, host):
+        if (host.shape, host.dtype) != (self.shape, self.dtype):
+            raise TypeError("only an array of the same shape and type is copied")
+        self._host[...] = host
+
     def get(self):
         return self._host.copy()
 

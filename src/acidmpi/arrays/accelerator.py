@@ -97,6 +97,14 @@ def to_host(array: Any) -> Array:
     return array if isinstance(array, np.ndarray) else array.get()
 
 
+def beside(array: Any, like: Any) -> Any:
+    """`array` of the same kind as `like`: itself if it is, else a copy where that lies."""
+    xp = namespace_of(like)
+    if xp is namespace_of(array):
+        return array
+    return to_host(array) if xp is np else xp.asarray(array)
+
+
 def store(array: Any, values: Array) -> None:
     """Copy host `values` into an array, in either memory; waits for a device's."""
     if isinstance(array, np.ndarray):

@@ -15,16 +15,3 @@ def namespace_of(array: Any) -> Any:
     if isinstance(array, np.ndarray):
         return np
     return sys.modules[type(array).__module__.partition(".")[0]]
-
-
-def beside(array: Any, like: Any) -> Any:
-    """`array` of the same kind as `like`: itself if it is, else a copy where that lies."""
-    xp = namespace_of(like)
-    if xp is namespace_of(array):
-        return array
-    return array.get() if xp is np else xp.asarray(array)
-
-
-def host_copy(array: Any) -> Any:
-    """A NumPy copy of `array`, wherever that lies."""
-    return array.copy() if isinstance(array, np.ndarray) else array.get()

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from acidmpi.arrays.accelerator import beside, store, to_host
 from acidmpi.arrays.flat import wide_dtype
-from acidmpi.arrays.namespace import beside, host_copy
 from acidmpi.compression.packing import address, pack
 from acidmpi.compression.protocol import Array, Place, Spec, State
 from acidmpi.errors import ConfigError
@@ -65,12 +65,12 @@ class Residuals:
 
     def copies(self) -> dict[int, Array]:
         """What each parameter that can owe something does owe, in host memory."""
-        return {index: host_copy(self._arrays[index]) for index in sorted(self.kept)}
+        return {i: to_host(self._arrays[i]).copy() for i in sorted(self.kept)}
 
     def replace(self, arrays: Mapping[int, Array]) -> None:
         """Owe these, which lie in host memory, from now on."""
         for index, array in arrays.items():
-            self._arrays[index][:] = beside(array, self._arrays[index])
+            store(self._arrays[index], array)
 
 
 class Memory:

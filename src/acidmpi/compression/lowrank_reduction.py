@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from acidmpi.arrays.namespace import beside, host_copy
+from acidmpi.arrays.accelerator import beside, to_host
 from acidmpi.compression.feedback import Memory
 from acidmpi.compression.lowrank_message import (
     Bucket,
@@ -189,7 +189,7 @@ class LowRankReduction:
     def state(self) -> State:
         """See `protocol.Reduction`."""
         return self._memory.state() | {
-            _key(kind, index): host_copy(factor)
+            _key(kind, index): to_host(factor).copy()
             for kind, factors in self._factors.items()
             for index, factor in factors.items()
         }

@@ -225,7 +225,7 @@ class CommunicationLoop:
                 return
 
     def _begun(self) -> Steps[None]:
-        """The steps of an exchange with whom the machine has matched."""
+        """The steps of an exchange with the peer that the machine has matched."""
         peer = self.machine.matched
         assert peer is not None
         if self._cutter is not None:

@@ -90,8 +90,6 @@ class Survival:
         """The peer of the exchange at hand, as long as it goes on."""
         self.last: Callable[[int], Deed | None] = _nothing
         """Tells what a rank was heard to do last."""
-        self.unsettled = False
-        """Whether the end of an exchange, or the machine, may be waited for."""
         self._untold: list[int] = []
         """Dead ranks that the machine has not been told of: an exchange with one of them
         has to end first."""
@@ -119,7 +117,6 @@ class Survival:
         death = self._bury(rank, deed)
         if death is None:
             return
-        self.unsettled = True
         if met:
             self._waiting.append(death)
         if self._metrics is not None:
@@ -133,6 +130,11 @@ class Survival:
         for rank in set(self.membership.alive) - set(ranks):
             self._bury(rank, EXCHANGE)
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether something waits for the end of an exchange."""
+        return bool(self._untold or self._waiting)
+
     def settle(self, *, exchanged: bool) -> None:
         """An exchange has ended; do what has waited for that.
 
@@ -142,7 +144,6 @@ class Survival:
         if exchanged:
             self._recovered()
         self._tell_machine()
-        self.unsettled = bool(self._untold or self._waiting)
 
     def _bury(self, rank: int, deed: str) -> Death | None:
         now = self._clock.now()
