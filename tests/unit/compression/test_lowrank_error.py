@@ -39,19 +39,22 @@ TABLE_STEPS = (4, 16, 64, 256)
 
 @pytest.mark.parametrize("start_step", [0, 1])
 @pytest.mark.parametrize(
-    ("method", "table", "tolerance"),
+    ("method", "table"),
     [
-        (PowerSGD, (0.334, 0.129, 0.036, 0.0093), 0.05),
-        (ACPSGD, (0.379, 0.166, 0.049, 0.0113), 0.25),
+        (PowerSGD, (0.334, 0.129, 0.036, 0.0093)),
+        (ACPSGD, (0.379, 0.166, 0.049, 0.0113)),
     ],
 )
-def test_time_average_closes_in_as_the_reference_does(
-    method, table, tolerance, start_step
-):
-    errors = errors_of_the_mean(
-        method(start_step=start_step), TABLE_STEPS, decaying_matrix()
-    )
-    assert errors == pytest.approx(table, rel=tolerance)
+def test_time_average_closes_in_as_the_reference_does(method, table, start_step):
+    """One course differs by 6 % over seeds, and by as much over BLAS libraries and
+    processors: feedback makes another course of another rounding.
+    """
+    compressor = method(start_step=start_step)
+    courses = [
+        errors_of_the_mean(compressor, TABLE_STEPS, decaying_matrix(seed), seed)
+        for seed in range(5)
+    ]
+    assert np.mean(courses, axis=0) == pytest.approx(table, rel=0.15)
 
 
 @pytest.mark.parametrize("method", METHODS)
