@@ -5,7 +5,8 @@
 Needs an MPI that survives deaths (Open MPI with ULFM). For each task it first makes
 undisturbed runs over seeds, in turn with and without --fault-tolerant, then kills 1, a
 quarter and half of the ranks. Each run is a line of `drills/results.jsonl`; runs that are
-there are not made again, so a drill that was cut short goes on where it was.
+there are not made again, so a drill that was cut short goes on where it was. With
+--at-start there are no undisturbed runs.
 """
 
 import argparse
@@ -23,9 +24,11 @@ def main() -> int:
     chosen = parsed()
     results = Results(chosen.folder)
     for task in chosen.tasks:
-        for plan in calm_plans(chosen, task):
-            results.make(plan, chosen.limit)
-        window = results.work_seconds(task, chosen.ranks)
+        window = 0.0
+        if not chosen.at_start:
+            for plan in calm_plans(chosen, task):
+                results.make(plan, chosen.limit)
+            window = results.work_seconds(task, chosen.ranks)
         for plan in drills(chosen, task, window):
             results.make(plan, chosen.limit)
     text = page(results.lines, chosen.ranks)

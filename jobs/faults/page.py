@@ -78,10 +78,12 @@ def starts_table(lines: list[dict]) -> str:
         "## Deaths at the start",
         "",
         "Ranks killed between two moments after all processes are there. *began again*: "
-        "runs in which the others did, without the dead; in the rest all died later.",
+        "runs in which the others did, without the dead. *Started again*: runs in which "
+        "all were, because MPI could not start; in brackets launchers that hung and were "
+        "ended. In the rest all died later.",
         "",
-        "| task | killed | seconds | runs | ended | began again | loss |",
-        "|---|---|---|---|---|---|---|",
+        "| task | killed | seconds | runs | ended | began again | started again | loss |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     started = [line for line in lines if line.get("start_seconds")]
     for task, kills in sorted({(line["task"], line["kills"]) for line in started}):
@@ -91,7 +93,8 @@ def starts_table(lines: list[dict]) -> str:
         again = sum(began_again(line) for line in ended)
         rows.append(
             f"| {task} | {kills} | {low:g} to {high:g} | {len(found)} | {len(ended)} | "
-            f"{again} | {spread(losses(found))} |"
+            f"{again} | {sum(line.get('starts', 1) > 1 for line in ended)} "
+            f"({sum(line.get('hung', 0) for line in found)}) | {spread(losses(found))} |"
         )
     return "\n".join(rows) + "\n" if started else ""
 

@@ -13,7 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from acidmpi.mpi.leaving import NOT_STARTED_STATUS
+
 LOOK_SECONDS = 0.02
+
+MOST_STARTS = 5
 
 SURPLUS = {
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
@@ -79,6 +83,10 @@ class Ending:
     """When each rank was killed, seconds since 1970."""
     missed: list[int] = field(default_factory=list)
     """Ranks that had ended before their moment came."""
+    starts: int = 0
+    """More than one where a rank died before MPI was ready."""
+    hung: int = 0
+    """Launchers that hung after such a death and were ended."""
     summary: dict | None = None
     work_seconds: float | None = None
     """From the start of training to its end: without imports and the start of MPI."""
@@ -87,33 +95,48 @@ class Ending:
 
 
 def run(plan: Plan, folder: Path, limit_seconds: float) -> dict:
-    """Start it, kill whom the plan kills, wait for the end; a record for JSON."""
+    """Start it, kill whom the plan kills, wait for the end; a record for JSON.
+
+    When MPI could not start it is started again, as jobs/slurm/train.sbatch does.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     errors = folder.with_suffix(".log")
     began = time.monotonic()
+    ending = Ending(None, 0.0)
     with errors.open("w") as log:
-        job = subprocess.Popen(
-            plan.command(folder),
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            env={**SURPLUS, **os.environ},
-            start_new_session=True,
-        )
-        ending = Ending(None, 0.0)
-        try:
-            _disturb(job, plan, folder, ending, began + limit_seconds)
-            left = began + limit_seconds - time.monotonic()
-            ending.status = job.wait(max(0.0, left))
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            ending.seconds = time.monotonic() - began
-            _end(job, folder)
+        while ending.starts < MOST_STARTS:
+            ending.starts += 1
+            _once(plan, folder, ending, log, began + limit_seconds)
+            hung = ending.status == -signal.SIGKILL and not folder.exists()
+            ending.hung += hung
+            if ending.status != NOT_STARTED_STATUS and not hung:
+                break
+    ending.seconds = time.monotonic() - began
     ending.summary = _summary(folder)
     ending.work_seconds = _work_seconds(folder)
     ending.said = "\n".join(errors.read_text(errors="replace").splitlines()[-12:])
     return {"name": plan.name, **asdict(plan), **asdict(ending)}
+
+
+def _once(plan: Plan, folder: Path, ending: Ending, log, until: float) -> None:
+    """One start; ranks are killed in the first one."""
+    job = subprocess.Popen(
+        plan.command(folder),
+        stdout=subprocess.DEVNULL,
+        stderr=log,
+        env={**SURPLUS, **os.environ},
+        start_new_session=True,
+    )
+    ending.status = None
+    try:
+        if ending.starts == 1:
+            _disturb(job, plan, folder, ending, until)
+        ending.status = job.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        _end(job, folder)
 
 
 def _disturb(job, plan: Plan, folder: Path, ending: Ending, until: float) -> None:

@@ -2,10 +2,13 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from support import mpirun
+
+from acidmpi.mpi.leaving import NOT_STARTED_STATUS
 
 pytestmark = pytest.mark.skipif(
     not mpirun.is_open_mpi(), reason="only Open MPI lets ranks survive others"
@@ -77,6 +80,49 @@ def test_survivors_go_on_from_their_checkpoint(tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["stop_reason"] == "finished"
     assert sum(summary["gradients"]) >= 1500
+
+
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+IF_VICTIM = "import os; os.environ['OMPI_COMM_WORLD_RANK'] == '{}' and exec({!r}); "
+
+
+def start_of_mpi(victim, before, folder):
+    """Ranks that train, one of which dies so many seconds after its start."""
+    late = f"import threading; threading.Timer({before}, exec, ({KILLED!r},)).start()"
+    kill = IF_VICTIM.format(victim, late if before else KILLED)
+    train = "from acidmpi.train.cli import main; raise SystemExit(main())"
+    options = ["--task", "quadratic", "--fault-tolerant", "--output", folder]
+    return mpirun.run(
+        4,
+        ["-c", kill + train, *options],
+        tolerant=True,
+        timeout_seconds=LONGEST_SECONDS,
+    )
+
+
+@pytest.mark.parametrize(("victim", "before"), [(2, 0), (0, 0), (1, 0.3)])
+def test_a_death_before_mpi_is_ready_is_told_and_ends_all(tmp_path, victim, before):
+    began = time.monotonic()
+    result = start_of_mpi(victim, before, tmp_path / "run")
+    assert time.monotonic() - began < 60, "MPI itself would wait for ever"
+    assert result.returncode == NOT_STARTED_STATUS, result.stdout + result.stderr
+    told = [line for line in result.stderr.splitlines() if "acidmpi: error:" in line]
+    assert len(told) == 1, "once on each node"
+    assert "died before MPI was ready" in told[0]
+    assert "start the ranks again (exit status 76)" in told[0]
+
+
+def test_without_the_launchers_news_the_start_ends_after_its_time():
+    kill = IF_VICTIM.format(1, KILLED)
+    deaf = "from acidmpi.mpi import pmix, start; pmix.pmix_library = lambda: None; "
+    result = mpirun.run(
+        3,
+        ["-c", kill + deaf + "start.start_mpi(4)"],
+        tolerant=True,
+        timeout_seconds=LONGEST_SECONDS,
+    )
+    assert result.returncode == NOT_STARTED_STATUS, result.stdout + result.stderr
+    assert "MPI did not start within 4 s" in result.stderr
 
 
 STARTS = {

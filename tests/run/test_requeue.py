@@ -15,6 +15,7 @@ SCRIPT = ROOT / "jobs" / "slurm" / "train.sbatch"
 STAND_IN = """#!/bin/bash
 echo "{name} $*" >> "$CALLS"
 [[ {name} == scontrol ]] && exit 0
+[[ $MISHAPS -gt 0 && $(grep -c "{name}" "$CALLS") -gt $MISHAPS ]] && exit 0
 [[ $STATUS == wait ]] || exit "$STATUS"
 trap 'sleep 0.3; exit 75' USR1
 echo ready >> "$CALLS"
@@ -44,7 +45,7 @@ def job(tmp_path):
         path.write_text(STAND_IN.format(name=name))
         path.chmod(0o755)
 
-    def start(status, restarts=0, more=()):
+    def start(status, restarts=0, more=(), mishaps=0):
         calls = tmp_path / "calls"
         calls.unlink(missing_ok=True)
         with subprocess.Popen(
@@ -53,6 +54,7 @@ def job(tmp_path):
                 "PATH": f"{tools}:{os.environ['PATH']}",
                 "CALLS": str(calls),
                 "STATUS": str(status),
+                "MISHAPS": str(mishaps),
                 "SLURM_SUBMIT_DIR": str(tmp_path),
                 "SLURM_JOB_ID": "7",
                 "SLURM_RESTART_COUNT": str(restarts),
@@ -109,6 +111,34 @@ def test_ranks_that_survive_deaths_are_started_by_the_launcher_that_tells_of_the
     assert "--kill-on-bad-exit=0" in plain
     assert mortal.startswith("mpiexec --with-ft ulfm -n 4 --map-by ppr:2:node:PE=1")
     assert "--epochs 9 --fault-tolerant" in mortal
+
+
+@pytest.mark.parametrize("mishap", [76, 137])
+def test_ranks_that_mpi_could_not_start_are_started_again(job, tmp_path, mishap):
+    status, calls = job(mishap, more=["--fault-tolerant"], mishaps=2)
+    assert status == 0
+    first, second, third = calls.splitlines()
+    assert first.startswith("mpiexec")
+    assert "--overwrite" not in first, "it would take away what somebody has left there"
+    assert "--overwrite --epochs 9" in second
+    assert second == third
+    (tmp_path / "runs" / "slurm-7" / "checkpoints" / "set-1").mkdir(parents=True)
+    (tmp_path / "runs/slurm-7/checkpoints/set-1/manifest.json").touch()
+    assert "--resume --epochs 9" in job(76, mishaps=1)[1].splitlines()[1]
+
+
+def test_a_start_that_never_succeeds_is_given_up(job):
+    status, calls = job(76, mishaps=99)
+    assert status == 76
+    assert len(calls.splitlines()) == 5
+    assert "scontrol" not in calls
+
+
+def test_a_launcher_that_is_killed_later_is_not_started_again(job, tmp_path):
+    (tmp_path / "runs" / "slurm-7").mkdir(parents=True)
+    status, calls = job(137, more=["--fault-tolerant"], mishaps=2)
+    assert status == 137
+    assert len(calls.splitlines()) == 1
 
 
 def test_slurm_is_asked_for_the_signal_that_the_command_listens_to():

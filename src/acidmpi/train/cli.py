@@ -9,12 +9,11 @@ import platform
 import sys
 import time
 import traceback
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from acidmpi.clocks import WallClock
 from acidmpi.config.command_line import make_parser, parse
-from acidmpi.config.launched import printed_once, speaks, version_of
+from acidmpi.config.launched import printed_once, version_of
 from acidmpi.config.train import DEADLINE_SECONDS, TrainConfig
 from acidmpi.errors import (
     AcidError,
@@ -42,9 +41,16 @@ Without mpiexec the run has one rank. Its folder holds config.toml, summary.json
 metrics-RANK.jsonl.
 OPTIONS
 exit status: 0 finished, 1 failed, 2 wrong usage, 130 interrupted, 75 stopped by a
-signal that asks for a checkpoint: start again with --resume"""
+signal that asks for a checkpoint: start again with --resume, 76 a rank died before MPI
+was ready (--fault-tolerant): start again"""
 
 FINISHED, FAILED, USAGE = 0, 1, 2
+
+END_SECONDS = 10
+"""How long MPI may take to end once all is done and written."""
+
+END_AFTER_DEATHS_SECONDS = 2
+"""The same where somebody has died: then it waits for ever at times (Open MPI 5.0.11)."""
 
 BEFORE_ABORT_SECONDS = 2.0
 """Time to say what happened before another rank ends the job."""
@@ -196,18 +202,18 @@ def _accept(config: TrainConfig | None, mistake: ConfigError | None) -> TrainCon
 
 def _all_ranks(tolerant: bool) -> Any:
     """Start MPI; the communicator of all ranks."""
-    from acidmpi.train.start import START_SECONDS, bounded_start
+    if tolerant:
+        from acidmpi.mpi.start import start_mpi
 
-    with bounded_start(START_SECONDS, speaks()) if tolerant else nullcontext():
-        from acidmpi.mpi.library import world
+        start_mpi()
+    from acidmpi.mpi.library import world
 
-        return world()
+    return world()
 
 
 def _bound_the_end(comm: Any) -> None:
     """MPI may wait for the dead when it ends: all is done, so do not wait long."""
     from acidmpi.mpi.survival import Failures, end_within
-    from acidmpi.train.start import END_AFTER_DEATHS_SECONDS, END_SECONDS
 
     sys.stdout.flush()
     end_within(END_AFTER_DEATHS_SECONDS if Failures(comm).news() else END_SECONDS)

@@ -1,0 +1,135 @@
+"""The start of MPI where a rank may die in it.
+
+MPI itself does not survive that: `MPI_Init` waits for ever. So who hears of a death before
+MPI has started leaves, with a status that tells the launching script to start the ranks
+again: nothing has been done yet that could be lost.
+"""
+
+import ctypes
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from acidmpi.mpi.leaving import NOT_STARTED_STATUS, leave_now, somebody_has_told
+from acidmpi.mpi.loaded import mpi_functions
+from acidmpi.mpi.pmix import Death, DeathNotices
+
+START_SECONDS = 120
+"""How long MPI may take to start, the launcher's work included."""
+
+LOOK_SECONDS = 0.02
+"""Between looks: whether PMIx runs, whether there is news."""
+
+SETTLE_SECONDS = 0.3
+"""After the first news: others may have died too, and MPI may have started after all."""
+
+LATE = (
+    "MPI did not start within {:g} s; a rank has died before it was ready, or the "
+    "machine is too busy"
+)
+
+MULTIPLE = 3
+"""MPI_THREAD_MULTIPLE of Open MPI, the one that survives deaths, and of the MPI 5 ABI."""
+
+
+def start_mpi(seconds: float = START_SECONDS) -> None:
+    """Start MPI, or end this process with `NOT_STARTED_STATUS`.
+
+    It is not started by mpi4py, which would hold Python's lock meanwhile, so that nobody
+    could hear of a death.
+
+    Args:
+        seconds: how long it may take.
+    """
+    import mpi4py
+
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+    from mpi4py import MPI
+
+    if MPI.Is_initialized():
+        return
+    os.environ["OMPI_MCA_mpi_initial_errhandler"] = "mpi_errors_return"  # noqa: SIM112
+    provided = ctypes.c_int()
+    with Watch(seconds):
+        error = mpi_functions().MPI_Init_thread(
+            None, None, MULTIPLE, ctypes.byref(provided)
+        )
+        if error:  # as when a rank dies that it has not met yet
+            leave_now(
+                f"MPI did not start (error {error}); a rank may have died meanwhile"
+            )
+    for comm in (MPI.COMM_WORLD, MPI.COMM_SELF):  # as mpi4py does when it starts MPI
+        comm.Set_errhandler(MPI.ERRORS_RETURN)
+
+
+class Watch:
+    """Ends this process when a rank dies inside the block, or when it takes too long.
+
+    Two threads: one begins to listen for deaths, which may block when the launcher hangs,
+    one waits for news. They share a queue and an event with the block and with PMIx's
+    thread, and need no other lock.
+
+    Args:
+        seconds: how long the block may take.
+        notices: makes what hears of deaths, from the name of the job and what to call.
+        leave: called with a message instead of ending the process.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        notices: Callable[..., DeathNotices] = DeathNotices,
+        leave: Callable[[str], object] = leave_now,
+    ) -> None:
+        self._seconds = seconds
+        self._news: queue.SimpleQueue[Death] = queue.SimpleQueue()
+        self._notices = notices(os.environ.get("PMIX_NAMESPACE", ""), self._news.put)
+        self._leave = leave
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, daemon=True)
+            for work in (self._listen, self._watch)
+        ]
+
+    def __enter__(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_exception: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        self._notices.end()
+
+    def _listen(self) -> None:
+        while not self._notices.begin() and not self._over.wait(LOOK_SECONDS):
+            pass
+
+    def _watch(self) -> None:
+        end = time.monotonic() + self._seconds
+        while self._news.empty() and not somebody_has_told():
+            if self._over.wait(LOOK_SECONDS):
+                return
+            if time.monotonic() > end:
+                self._leave(LATE.format(self._seconds))
+                return
+        if not self._over.wait(SETTLE_SECONDS):
+            self._leave(self._told())
+
+    def _told(self) -> str:
+        statuses = {}
+        while not self._news.empty():
+            death = self._news.get()
+            statuses[death.rank] = death.status
+        # Who left with this status had heard of a death before.
+        died = [item for item in statuses.items() if item[1] != NOT_STARTED_STATUS]
+        who = ", ".join(f"rank {rank}{_how(s)}" for rank, s in sorted(died)) or "a rank"
+        return f"{who} died before MPI was ready, which MPI does not survive"
+
+
+def _how(status: int | None) -> str:
+    if status is None:
+        return ""
+    return f" (signal {status - 128})" if status > 128 else f" (exit status {status})"
