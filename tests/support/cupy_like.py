@@ -74,7 +74,8 @@ class ndarray(NDArrayOperatorsMixin):
     size = property(lambda self: self._host.size)
     nbytes = property(lambda self: self._host.nbytes)
     itemsize = property(lambda self: self._host.itemsize)
-    flags = property(lambda self: self._host.flags)
+    strides = property(lambda self: self._host.strides)
+    flags = property(lambda self: SimpleNamespace(**_flags(self._host)))
     T = property(lambda self: ndarray(self._host.T))
 
     @property
@@ -141,6 +142,12 @@ class ndarray(NDArrayOperatorsMixin):
 
     def max(self, axis=None, out=None, keepdims=False):
         return _call(self._host.max, axis=axis, out=out, keepdims=keepdims)
+
+
+def _flags(host):
+    """Those that CuPy's arrays have, too."""
+    names = ("c_contiguous", "f_contiguous", "owndata")
+    return {name: getattr(host.flags, name) for name in names}
 
 
 def _wrap(result):

@@ -116,11 +116,34 @@ def test_a_start_that_succeeds_is_let_alone():
     assert notices.ended
 
 
-def test_a_start_that_succeeds_after_all_is_let_alone(monkeypatch):
+class Late(Notices):
+    """Hears of a death at the last moment."""
+
+    def end(self):
+        super().end()
+        self._tell(Death(1, 137))
+
+
+@pytest.mark.parametrize("notices", [Notices([Death(1, 137)]), Late()])
+def test_a_death_that_mpi_has_not_heard_of_ends_it_even_when_it_has_started(
+    monkeypatch, notices
+):
     monkeypatch.setattr(start, "SETTLE_SECONDS", 20)
+    said = []
     before = time.monotonic()
-    said_in(Notices([Death(1, 137)]), block=lambda: time.sleep(0.1))
+    with Watch(20, notices, said.append):
+        while not said and not isinstance(notices, Late) and notices._looks > 0:
+            time.sleep(0.01)
     assert time.monotonic() - before < 10
+    assert len(said) == 1
+    assert "rank 1 (signal 9) died" in said[0]
+
+
+def test_who_has_started_does_not_follow_others(monkeypatch, tmp_path):
+    monkeypatch.setattr(start, "SETTLE_SECONDS", 20)
+    monkeypatch.setenv("PMIX_SERVER_TMPDIR", str(tmp_path))
+    assert leaving._is_first_to_tell()
+    assert said_in(Notices(), block=lambda: time.sleep(0.1)) is None
 
 
 def test_a_library_whose_events_have_other_numbers_is_not_listened_to(monkeypatch):

@@ -82,6 +82,11 @@ def is_on_device(array: Any) -> bool:
     )
 
 
+def is_writable(array: Any) -> bool:
+    """Whether an array may be changed; a device's always may."""
+    return bool(getattr(array.flags, "writeable", True))
+
+
 def address_of(array: Any) -> int:
     """Where a contiguous array begins, in either memory."""
     if isinstance(array, np.ndarray):

@@ -22,8 +22,9 @@ ENDINGS = {
 }
 """Events that say that a rank is no more, by their codes."""
 
-NO_ACTION_TAKEN = -331
-"""What a handler answers that lets the others, MPI's own among them, hear it too."""
+ACTION_COMPLETE = -334
+"""What a handler answers that keeps the event from others: while MPI starts, its own first
+handler would abort the job."""
 
 TRUE = 1
 """The type of a truth value."""
@@ -91,7 +92,7 @@ _Handler = ctypes.CFUNCTYPE(
 
 
 class DeathNotices:
-    """Hears of ranks that have ended, from `begin` to `end`.
+    """Hears of ranks that have ended, from `begin` to `end`; MPI does not hear of these.
 
     PMIx calls from a thread of its own, which needs Python's lock: whoever waits inside
     MPI in that time must have let go of it, as calls through `ctypes` do.
@@ -151,7 +152,7 @@ class DeathNotices:
             status = told[EXIT_STATUS].data.number if EXIT_STATUS in told else None
             self._tell(Death(source.contents.rank, status))
         if answer:
-            answer(NO_ACTION_TAKEN, None, 0, None, None, data)
+            answer(ACTION_COMPLETE, None, 0, None, None, data)
 
 
 def pmix_library() -> ctypes.CDLL | None:

@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.02
 """Between looks: whether PMIx runs, whether there is news."""
 
 SETTLE_SECONDS = 0.3
-"""After the first news: others may have died too, and MPI may have started after all."""
+"""After the first news: others may have died too."""
 
 LATE = (
     "MPI did not start within {:g} s; a rank has died before it was ready, or the "
@@ -67,6 +67,9 @@ def start_mpi(seconds: float = START_SECONDS) -> None:
 class Watch:
     """Ends this process when a rank dies inside the block, or when it takes too long.
 
+    A death that is heard of here MPI has not heard of, so it cannot go on even if it has
+    started meanwhile.
+
     Two threads: one begins to listen for deaths, which may block when the launcher hangs,
     one waits for news. They share a queue and an event with the block and with PMIx's
     thread, and need no other lock.
@@ -102,6 +105,8 @@ class Watch:
         for thread in self._threads:
             thread.join()
         self._notices.end()
+        if not self._news.empty():
+            self._leave(self._told())
 
     def _listen(self) -> None:
         while not self._notices.begin() and not self._over.wait(LOOK_SECONDS):
@@ -111,11 +116,12 @@ class Watch:
         end = time.monotonic() + self._seconds
         while self._news.empty() and not somebody_has_told():
             if self._over.wait(LOOK_SECONDS):
-                return
+                break
             if time.monotonic() > end:
                 self._leave(LATE.format(self._seconds))
                 return
-        if not self._over.wait(SETTLE_SECONDS):
+        over = self._over.wait(SETTLE_SECONDS)
+        if not over or not self._news.empty():
             self._leave(self._told())
 
     def _told(self) -> str:

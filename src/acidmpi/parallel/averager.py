@@ -16,6 +16,7 @@ from typing import Any, Self, cast
 
 from mpi4py import MPI
 
+from acidmpi.arrays.accelerator import Accelerator
 from acidmpi.clocks import WallClock
 from acidmpi.compression.protocol import Array, Compressor, Place, Reduction, Spec
 from acidmpi.errors import ConfigError
@@ -29,6 +30,7 @@ from acidmpi.parallel.buckets import make_buckets
 from acidmpi.parallel.collectives import Collectives
 from acidmpi.parallel.handover import Handover
 from acidmpi.parallel.helm import Helm
+from acidmpi.parallel.lanes import lane_of
 from acidmpi.parallel.loop import HOT_SECONDS, AveragingLoop
 from acidmpi.parallel.messages import Channel, Traffic
 from acidmpi.parallel.statistics import ParallelStatistics
@@ -46,6 +48,7 @@ class Averager:
         seed: for what compressors draw alike on all ranks.
         progress: who advances communication, `thread` or `inline`.
         deadline_seconds: how long nothing may move while other ranks are waited for.
+        accelerator: the device that gradients live on; None is host memory.
 
     Raises:
         ConfigError: an option or a parameter is not acceptable.
@@ -64,6 +67,7 @@ class Averager:
         seed: int = 0,
         progress: str = "thread",
         deadline_seconds: float = 300.0,
+        accelerator: Accelerator | None = None,
     ) -> None:
         with told_to_all(comm):
             check_thread_level(cast(ProgressMode, progress))
@@ -72,6 +76,7 @@ class Averager:
         self._compressor = compressor
         self._bucket_bytes = bucket_bytes
         self._seconds = deadline_seconds
+        self._lane = lane_of(accelerator)
         self._owner = threading.get_ident()
         self._waiting_seconds = 0.0
         self._steps = 0
@@ -104,10 +109,14 @@ class Averager:
         self._loop = AveragingLoop(
             reduction=self._reduction,
             plans=plans,
-            channels=[Channel(stage, self._traffic) for stage in self._stages],
+            channels=[
+                self._lane.channel(Channel(stage, self._traffic))
+                for stage in self._stages
+            ],
             wire=Wire(self._comms.control),
             closing=self._comms.control,
             handover=self._handover,
+            lane=self._lane,
             clock=WallClock(),
             deadline_seconds=seconds,
             hot_seconds=HOT_SECONDS if node.ranks_per_core <= 1.0 else 0.0,
@@ -158,7 +167,7 @@ class Averager:
         """
         self._check_open()
         try:
-            complete = self._handover.put(index, gradient)
+            complete = self._handover.put(index, gradient, self._lane.mark())
         except ConfigError as error:
             self.fail(error)
             raise
@@ -188,6 +197,7 @@ class Averager:
             caller.wait(lambda: handover.over, math.inf)
             handover.awaited = False
             handover.check()
+            self._lane.settle()
             self._loop.restart(handover.step + 1)
         self._steps += 1
         self._waiting_seconds += time.perf_counter() - began
@@ -204,11 +214,14 @@ class Averager:
     def broadcast(self, arrays: Sequence[Array]) -> None:
         """Copy rank 0's contiguous arrays into everyone's (collective).
 
+        A device's go by way of host memory, and are waited for.
+
         Raises:
             AcidError: this rank or another one has failed.
         """
         self._look()
-        self._together.broadcast(arrays)
+        with self._lane.calling():
+            self._together.broadcast(arrays)
 
     def average(self, arrays: Sequence[Array]) -> None:
         """Replace contiguous arrays by their means over ranks, uncompressed (collective).
@@ -220,7 +233,8 @@ class Averager:
             AcidError: this rank or another one has failed.
         """
         self._look()
-        self._together.average(arrays)
+        with self._lane.calling():
+            self._together.average(arrays)
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank needs to go on later: between two steps, not within one."""

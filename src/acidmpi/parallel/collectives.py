@@ -12,6 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 from acidmpi.arrays import bfloat16
+from acidmpi.arrays.accelerator import is_writable, store, to_host
 from acidmpi.clocks import WallClock
 from acidmpi.compression.protocol import Array, Mean
 from acidmpi.errors import ConfigError
@@ -55,9 +56,11 @@ class Collectives:
         """Copy rank 0's contiguous arrays into everyone's."""
         for array in arrays:
             check_contiguous(array)
-        pieces = [p for array in arrays for p in _pieces(array.reshape(-1).view("u1"))]
+        here = [to_host(array) for array in arrays]
+        pieces = [p for array in here for p in _pieces(array.reshape(-1).view("u1"))]
         requests = [self._comm.Ibcast([piece, MPI.BYTE], root=0) for piece in pieces]
         self._wait(requests, "a broadcast")
+        _bring_back(here, arrays)
 
     def average(self, arrays: Sequence[Array]) -> None:
         """Replace contiguous floating-point arrays by their means over ranks.
@@ -71,7 +74,8 @@ class Collectives:
                     f"arrays of {', '.join(FLOATS)} (as bfloat16) can be averaged, "
                     f"got {array.dtype}"
                 )
-        for array in arrays:
+        here = [to_host(array) for array in arrays]
+        for array in here:
             flat = array.reshape(-1)
             if array.itemsize > 2:
                 self._average(flat)
@@ -79,6 +83,7 @@ class Collectives:
                 flat[:] = bfloat16.encode(self._average(bfloat16.decode(flat)))
             else:
                 flat[:] = self._average(flat.astype(np.float32))
+        _bring_back(here, arrays)
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's `value`, by rank. Values travel pickled."""
@@ -125,9 +130,16 @@ class Collectives:
             raise
 
 
+def _bring_back(here: Sequence[Array], arrays: Sequence[Array]) -> None:
+    """Copy what was changed in host memory to the arrays that lie elsewhere."""
+    for changed, array in zip(here, arrays, strict=True):
+        if changed is not array:
+            store(array, changed)
+
+
 def check_contiguous(array: Array) -> None:
     """Raise `ConfigError` unless messages can read and write an array in place."""
-    if not (array.flags.c_contiguous and array.flags.writeable):
+    if not (array.flags.c_contiguous and is_writable(array)):
         raise ConfigError(
             f"arrays must be contiguous and writable, got shape {array.shape} with "
             f"strides {array.strides}; pass numpy.ascontiguousarray(x)"

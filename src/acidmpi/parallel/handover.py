@@ -8,6 +8,7 @@ import math
 import threading
 from collections.abc import Sequence
 
+from acidmpi.arrays.accelerator import Event, is_writable
 from acidmpi.compression.protocol import Array, Spec
 from acidmpi.errors import ConfigError
 from acidmpi.parallel.buckets import Bucket
@@ -42,6 +43,7 @@ class Handover:
             self.step = step
             self._over = False
             self._gradients: list[Array | None] = [None] * len(self._specs)
+            self._marks: list[Event | None] = [None] * len(self._specs)
             self._count = 0
             self._bucket_of = {
                 i: b for b, cut in enumerate(buckets) for i in cut.indices
@@ -85,8 +87,13 @@ class Handover:
         """Whether the caller has closed."""
         return self._ended
 
-    def put(self, index: int, gradient: Array) -> bool:
+    def put(self, index: int, gradient: Array, mark: Event | None = None) -> bool:
         """Hand a gradient over; whether its bucket is complete with it.
+
+        Args:
+            index: number of the parameter.
+            gradient: belongs to the loop from here on.
+            mark: the event behind which a device has made it; see `parallel.lanes`.
 
         Raises:
             ConfigError: it does not fit, or it came before.
@@ -95,6 +102,7 @@ class Handover:
             self.check()
             self._check_fits(index, gradient)
             self._gradients[index] = gradient
+            self._marks[index] = mark
             self._count += 1
             bucket = self._bucket_of[index]
             self._missing[bucket] -= 1
@@ -109,6 +117,11 @@ class Handover:
         """The gradients of a complete bucket."""
         with self._lock:
             return [g for i in indices if (g := self._gradients[i]) is not None]
+
+    def marks(self, indices: Sequence[int]) -> list[Event | None]:
+        """What the gradients of a complete bucket were marked with."""
+        with self._lock:
+            return [self._marks[i] for i in indices]
 
     def check_all_here(self) -> None:
         """Raise `ConfigError` unless every parameter's gradient was handed over."""
@@ -141,7 +154,7 @@ class Handover:
                 "call finish() between two steps"
             )
         if (gradient.shape, gradient.dtype) != ((size,), spec.dtype) or not (
-            gradient.flags.c_contiguous and gradient.flags.writeable
+            gradient.flags.c_contiguous and is_writable(gradient)
         ):
             raise ConfigError(
                 f"the gradient of parameter {index} must be a writable contiguous array "

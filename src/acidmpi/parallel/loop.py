@@ -19,7 +19,8 @@ from acidmpi.mpi.reductions import Comm, MPIError, Request
 from acidmpi.pairing.wire import FAIL, Notice, Wire
 from acidmpi.parallel.buckets import Bucket
 from acidmpi.parallel.handover import Handover
-from acidmpi.parallel.messages import Channel
+from acidmpi.parallel.lanes import Lane
+from acidmpi.parallel.messages import Posting
 from acidmpi.parallel.step import StepRun
 from acidmpi.progress import Deadline, Pace, until
 
@@ -50,6 +51,7 @@ class AveragingLoop:
         wire: carries failures.
         closing: a communicator for the end.
         handover: shared with the caller.
+        lane: where gradients live.
         clock: where time comes from.
         deadline_seconds: how long nothing may move while others are waited for.
         hot_seconds: see `HOT_SECONDS`; 0 where ranks share cores.
@@ -60,10 +62,11 @@ class AveragingLoop:
         *,
         reduction: Reduction,
         plans: Sequence[Sequence[Bucket]],
-        channels: Sequence[Channel],
+        channels: Sequence[Posting],
         wire: Wire,
         closing: Comm,
         handover: Handover,
+        lane: Lane,
         clock: Clock,
         deadline_seconds: float,
         hot_seconds: float,
@@ -78,6 +81,7 @@ class AveragingLoop:
         self._wire = wire
         self._closing_comm = closing
         self._handover = handover
+        self._lane = lane
         self._clock = clock
         self._deadline_seconds = deadline_seconds
         self._hot_seconds = hot_seconds
@@ -189,4 +193,6 @@ class AveragingLoop:
 
     def _new_run(self, step: int) -> StepRun:
         buckets = self._plans[self._reduction.phase(step)]
-        return StepRun(step, buckets, self._reduction, self._channels, self._handover)
+        return StepRun(
+            step, buckets, self._reduction, self._channels, self._handover, self._lane
+        )

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from mpi4py import MPI
 
+from acidmpi.arrays.accelerator import is_writable
 from acidmpi.compression.protocol import (
     AllToAll,
     Array,
@@ -77,6 +78,24 @@ def sent_bytes(message: Message, size: int) -> int:
             return len(message.targets) * total
 
 
+class Posting(Protocol):
+    """Posts messages: a `Channel`, or what brings them to one."""
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        ...
+
+    @property
+    def moved(self) -> int:
+        """Grows when a part of a message moves."""
+        ...
+
+    def post(self, message: Message) -> Pending:
+        """Start a message."""
+        ...
+
+
 class Channel:
     """Posts messages on one communicator.
 
@@ -90,6 +109,8 @@ class Channel:
         self._traffic = traffic
         self._sums: deque[PendingSum] = deque()
         self._staging = np.empty(0, np.uint8)
+        self.size = comm.size
+        """Number of ranks."""
         self.moved = 0
         """Grows when chunks of long sums move."""
 
@@ -247,7 +268,7 @@ def _check_swap(message: Swap, size: int) -> None:
     array, received = message.array, message.received
     wanted = (len(message.sources), array.size)
     if (received.shape, received.dtype) != (wanted, array.dtype) or not (
-        received.flags.c_contiguous and received.flags.writeable
+        received.flags.c_contiguous and is_writable(received)
     ):
         raise ConfigError(
             f"Swap receives into a writable contiguous array of shape {wanted} and type "

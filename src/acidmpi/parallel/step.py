@@ -14,7 +14,8 @@ from acidmpi.compression.protocol import Message, Reduction, Work
 from acidmpi.errors import ConfigError
 from acidmpi.parallel.buckets import Bucket
 from acidmpi.parallel.handover import Handover
-from acidmpi.parallel.messages import Channel, Pending
+from acidmpi.parallel.lanes import Lane
+from acidmpi.parallel.messages import Pending, Posting
 
 
 class StepRun:
@@ -26,6 +27,7 @@ class StepRun:
         reduction: the compressor at work.
         channels: one for each of its stages.
         handover: where gradients come from.
+        lane: where they live.
     """
 
     def __init__(
@@ -33,8 +35,9 @@ class StepRun:
         number: int,
         buckets: Sequence[Bucket],
         reduction: Reduction,
-        channels: Sequence[Channel],
+        channels: Sequence[Posting],
         handover: Handover,
+        lane: Lane,
     ) -> None:
         self.number = number
         self.buckets = buckets
@@ -42,6 +45,7 @@ class StepRun:
         self._reduction = reduction
         self._channels = channels
         self._handover = handover
+        self._lane = lane
         self._works: list[Work | None] = [None] * len(buckets)
         self._pending: list[Pending | None] = [None] * len(buckets)
         self._turn = [0] * (len(channels) + 1)
@@ -82,7 +86,9 @@ class StepRun:
 
     def _resume(self, bucket: int, stage: int) -> None:
         began = time.perf_counter()
-        message = self._next(bucket, stage)
+        marks = self._handover.marks(self.buckets[bucket].indices) if stage == 0 else ()
+        with self._lane.working(marks):
+            message = self._next(bucket, stage)
         self.compressing_seconds += time.perf_counter() - began
         self._pending[bucket] = None
         if message is None:

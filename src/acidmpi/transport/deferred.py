@@ -23,6 +23,11 @@ class Deferred:
         self._queue, self.event, self._begin = queue, event, begin
         self._begun: Pending | None = None
 
+    @property
+    def begun(self) -> Pending | None:
+        """What `begin` has posted, if it has."""
+        return self._begun
+
     def begin(self) -> None:
         """Post the messages; called once, by the queue."""
         self._begun = self._begin()

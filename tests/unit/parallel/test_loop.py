@@ -8,6 +8,7 @@ import pytest
 from acidmpi.clocks import ManualClock
 from acidmpi.errors import ConfigError, DeadlineExceeded, RemoteError
 from acidmpi.pairing.wire import FAIL, Message, Notice
+from acidmpi.parallel.lanes import HostLane
 from acidmpi.parallel.loop import (
     BUSY_SECONDS,
     WAITING_SECONDS,
@@ -72,6 +73,7 @@ def loop(bench, wire, comm, clock):
         wire=wire,
         closing=comm,
         handover=bench.handover,
+        lane=HostLane(),
         clock=clock,
         deadline_seconds=10.0,
         hot_seconds=1e-3,

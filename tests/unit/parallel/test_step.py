@@ -5,11 +5,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from acidmpi.errors import ConfigError
+from acidmpi.parallel.lanes import HostLane
 from acidmpi.parallel.step import StepRun
 
 
 def run_of(bench, kind=StepRun):
-    return kind(0, bench.buckets, bench.reduction, bench.channels, bench.handover)
+    return kind(
+        0, bench.buckets, bench.reduction, bench.channels, bench.handover, HostLane()
+    )
 
 
 def advance(run):
