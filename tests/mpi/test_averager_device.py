@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 from support import cupy_like
-from support.instant_device import InstantDevice
+from support.apart import Apart
 from support.streams import Gpu, World
 
 from acidmpi.compression.protocol import Mean, Spec
@@ -21,30 +21,6 @@ LOW_RANK = ("powersgd", "acpsgd")
 
 pytestmark = [pytest.mark.mpi, pytest.mark.limit(60)]
 several = pytest.mark.skipif(SIZE == 1, reason="one rank has nobody to differ from")
-
-
-class Apart(InstantDevice):
-    """Its arrays are no NumPy arrays; an event passes after it was asked a few times."""
-
-    def __init__(self, patience=0):
-        super().__init__()
-        self._patience = patience
-
-    def record(self, stream):
-        return [self._patience]
-
-    def done(self, event):
-        event[0] -= 1
-        return event[0] < 0
-
-    def empty(self, size, dtype):
-        return cupy_like.ndarray(np.empty(size, dtype))
-
-    def copy(self, destination, origin, stream):
-        kinds = {type(destination), type(origin)}
-        assert kinds == {np.ndarray, cupy_like.ndarray}
-        to, from_ = (getattr(a, "_host", a) for a in (destination, origin))
-        super().copy(to, from_, stream)
 
 
 def gradients_of(specs, step):
@@ -178,8 +154,7 @@ def test_a_device_that_never_finishes_ends_at_the_deadline():
         specs, make("none"), COMM, accelerator=device, deadline_seconds=1.0
     )
     with pytest.raises((DeadlineExceeded, RemoteError)):
-        averager.ready(0, cupy_like.asarray(np.zeros(3)))
-        averager.finish()
+        step_of(averager, [cupy_like.asarray(np.zeros(3))])
     averager.close(RuntimeError("the end"))
 
 
@@ -189,6 +164,5 @@ def test_messages_of_a_device_are_checked_too():
     compressor.reduce = lambda *_: iter([Mean(cupy_like.asarray(np.zeros((2, 2))))])
     averager = Averager(specs, compressor, COMM, accelerator=Apart(), progress="inline")
     with pytest.raises((ConfigError, RemoteError), match="dimension"):
-        averager.ready(0, cupy_like.asarray(np.zeros(3)))
-        averager.finish()
+        step_of(averager, [cupy_like.asarray(np.zeros(3))])
     averager.close(ConfigError("the end"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mpi4py import MPI
+from support.apart import Apart, pretend
 from torch import nn
 
 from acidmpi.compression.dense import Cast, NoCompression
@@ -620,3 +621,40 @@ def test_allreduce_and_broadcast_object():
     assert torch.equal(mean, (values * total / SIZE).bfloat16())
     assert allreduce(torch.tensor(RANK), COMM, "sum").item() == total - SIZE
     assert broadcast_object({"rank": RANK}, COMM, LAST) == {"rank": LAST}
+
+
+@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
+@pytest.mark.parametrize(
+    "compression", [NoCompression(), Cast(), TopK(density=0.1)], ids=str
+)
+def test_gradients_elsewhere_train_alike(monkeypatch, compression, nonfinite):
+    """They lie on a device (a stand-in), whose arrays NumPy cannot read."""
+    device = Apart(patience=3)
+    models = []
+    for elsewhere in (False, True):
+        with monkeypatch.context() as patch:
+            if elsewhere:
+                pretend(patch, device)
+            model, opt, *_ = pair(compression=compression, nonfinite=nonfinite)
+            with opt:
+                for step in range(STEPS):
+                    opt.zero_grad()
+                    loss = loss_of(model, step, RANK)
+                    bad = nonfinite == "skip" and (step, RANK) == (1, LAST)
+                    (loss * float("nan") if bad else loss).backward()
+                    opt.step()
+                assert opt.skipped == (nonfinite == "skip")
+            models.append(model)
+    here, there = (flat(model.state_dict()) for model in models)
+    assert here == there
+    assert device.copied_bytes
+
+
+def test_a_gradient_elsewhere_that_is_not_finite_is_named(monkeypatch):
+    pretend(monkeypatch, Apart())
+    model, opt, *_ = pair()
+    with opt:
+        loss = loss_of(model, 0, RANK)
+        (loss * float("nan") if RANK == LAST else loss).backward()
+        with pytest.raises(NonFiniteError, match=f"on rank {LAST} is not finite"):
+            opt.step()

@@ -40,13 +40,13 @@ def broadcast_parameters(
 
     Raises:
         DisagreementError: ranks differ in names, shapes or types.
-        ConfigError: something is not a tensor on the CPU.
+        ConfigError: something is not a tensor on the CPU or a CUDA device.
     """
     named = dict(params)
     _check_root(comm, root)
     check_same(comm, {n: _describe(n, t) for n, t in named.items()}, deadline_seconds)
     for name, tensor in named.items():
-        flat = tensor.detach().contiguous().reshape(-1)
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
         what = f"the broadcast of {name!r}"
         _broadcast(comm, flat.view(torch.uint8).numpy(), root, deadline_seconds, what)
         if flat.data_ptr() != tensor.data_ptr():
@@ -113,7 +113,7 @@ def allreduce(
     Numbers of 16 bits are added as float32 and rounded once.
 
     Args:
-        tensor: of the same shape and type on every rank, on the CPU.
+        tensor: of the same shape and type on every rank, on the CPU or a CUDA device.
         comm: an mpi4py communicator.
         op: `mean`, of floating-point tensors only, or `sum`.
         deadline_seconds: how long other ranks may keep this one waiting.
@@ -129,11 +129,11 @@ def allreduce(
             f"a mean needs a floating-point tensor, got {tensor.dtype}; use op='sum'"
         )
     wide = torch.float32 if _is_narrow(tensor) else tensor.dtype
-    total = tensor.detach().to(wide, copy=True).contiguous()
+    total = tensor.detach().to("cpu", wide, copy=True).contiguous()
     _sum(comm, as_array(total.view(-1)), deadline_seconds)
     if op == "mean":
         total /= comm.size
-    return total.to(tensor.dtype)
+    return total.to(tensor.device, tensor.dtype)
 
 
 def _own_state(optimizer: Optimizer) -> dict[str, Any]:
@@ -147,7 +147,12 @@ def _own_state(optimizer: Optimizer) -> dict[str, Any]:
 def _cloned(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
-    return {n: v.clone() if isinstance(v, Tensor) else v for n, v in values.items()}
+    return {
+        name: value.detach().to("cpu", copy=True)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in values.items()
+    }
 
 
 def _is_narrow(tensor: Tensor) -> bool:
@@ -178,7 +183,9 @@ def _check_root(comm: MPI.Comm, root: int) -> None:
 
 
 def _describe(name: str, tensor: Tensor) -> str:
-    if not isinstance(tensor, Tensor) or tensor.device.type != "cpu":
+    if not isinstance(tensor, Tensor) or tensor.device.type not in ("cpu", "cuda"):
         where = getattr(tensor, "device", type(tensor).__name__)
-        raise ConfigError(f"{name!r} must be a tensor on the CPU, got {where}")
+        raise ConfigError(
+            f"{name!r} must be a tensor on the CPU or a CUDA device, got {where}"
+        )
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

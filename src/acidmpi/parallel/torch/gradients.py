@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from acidmpi.arrays.torch.devices import accelerator_for
 from acidmpi.arrays.torch.layout import DTYPES, dense_strides
 from acidmpi.arrays.torch.views import as_array, is_finite
 from acidmpi.compression.protocol import Array, Spec
@@ -29,16 +30,20 @@ class GradientBuffers:
 
     Args:
         names: of the parameters, for errors.
-        parameters: plain dense ones on the CPU, none of them empty.
+        parameters: plain dense ones on one device, none of them empty.
 
     Raises:
-        ConfigError: a parameter of another kind.
+        ConfigError: a parameter of another kind, or on another device; CuPy cannot use
+            the device.
     """
 
     def __init__(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
         for name, parameter in zip(names, parameters, strict=True):
             _check(name, parameter)
+            _check_device(name, parameter, names[0], parameters[0])
         self.parameters = tuple(parameters)
+        self.accelerator = accelerator_for(parameters[0].device)
+        """The device that the places are on; None is host memory."""
         self._flats = _allocate(parameters)
         starts = _starts(parameters)
         self._views = [
@@ -51,6 +56,8 @@ class GradientBuffers:
         )
         """Every place as a one-dimensional array, in order of registration."""
         self._warned = False
+        self._looked_at: list[tuple[int, bool | Tensor]] = []
+        """Places in the order of looking, and whether they were finite."""
         self.specs = tuple(_spec(p) for p in parameters)
         """Shapes with the axes in the order in which they lie in memory, and types."""
 
@@ -72,9 +79,32 @@ class GradientBuffers:
         """Make the place the parameter's gradient."""
         self.parameters[index].grad = self._views[index]
 
-    def is_finite(self, index: int) -> bool:
-        """Whether there is neither NaN nor infinity in a place."""
-        return is_finite(self._views[index])
+    def clean(self, index: int) -> None:
+        """Put zeros in a place that holds NaN or infinity; a device is not waited for."""
+        view = self._views[index]
+        if self.accelerator is None:
+            finite: bool | Tensor = is_finite(view)
+            if not finite:
+                view.zero_()
+        else:
+            finite = torch.isfinite(view).all()
+            view.masked_fill_(~finite, 0)
+        self._looked_at.append((index, finite))
+
+    def first_bad(self) -> int | None:
+        """The first place, as they were looked at since `begin`, that was not finite.
+
+        A device is waited for.
+        """
+        finite = [finite for _, finite in self._looked_at]
+        if self.accelerator is not None and finite:
+            finite = torch.stack(finite).tolist()  # type: ignore[arg-type]
+        both = zip(self._looked_at, finite, strict=True)
+        return next((index for (index, _), good in both if not good), None)
+
+    def begin(self) -> None:
+        """Forget what was looked at."""
+        self._looked_at.clear()
 
     def fill(self, index: int, value: float) -> None:
         """Set every element of a place."""
@@ -100,12 +130,21 @@ def _check(name: str, parameter: Tensor) -> None:
             "one example first"
         )
     plain = type(parameter.data) is Tensor and parameter.layout is torch.strided
-    if not plain or parameter.device.type != "cpu" or parameter.dtype not in DTYPES:
+    here = parameter.device.type in ("cpu", "cuda")
+    if not plain or not here or parameter.dtype not in DTYPES:
         kind = (parameter.dtype, parameter.layout, parameter.device)
         raise ConfigError(
             "parameters must be plain dense tensors of real numbers of 16, 32 or 64 bits "
-            f"on the CPU, got {name!r} ({', '.join(map(str, kind))}); leave it to "
-            "another optimizer, or convert it"
+            f"on the CPU or a CUDA device, got {name!r} ({', '.join(map(str, kind))}); "
+            "leave it to another optimizer, or convert it"
+        )
+
+
+def _check_device(name: str, parameter: Tensor, first: str, one: Tensor) -> None:
+    if parameter.device != one.device:
+        raise ConfigError(
+            f"all parameters must be on one device, got {first!r} on {one.device} and "
+            f"{name!r} on {parameter.device}; give each device an optimizer of its own"
         )
 
 
@@ -114,7 +153,7 @@ def _allocate(parameters: Sequence[Tensor]) -> dict[torch.dtype, Tensor]:
     for parameter in parameters:
         sizes[parameter.dtype] = sizes.get(parameter.dtype, 0) + parameter.numel()
     return {
-        dtype: torch.zeros(size, dtype=dtype, device="cpu")
+        dtype: torch.zeros(size, dtype=dtype, device=parameters[0].device)
         for dtype, size in sizes.items()
     }
 

@@ -54,7 +54,8 @@ class DistributedOptimizer(Optimizer):
     `gather_state_dict`, `load_state_dict` and `close` are collective.
 
     Args:
-        optimizer: any torch optimizer of dense parameters on the CPU.
+        optimizer: any torch optimizer of dense parameters, all on the CPU or all on one
+            CUDA device (messages then go by way of host memory).
         named_parameters: as from the model; their order is taken for the reverse of that
             of backward passes. Without it: names and order of the optimizer's groups.
         comm: an mpi4py intracommunicator; duplicated.

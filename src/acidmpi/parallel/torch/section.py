@@ -41,8 +41,6 @@ class Section:
         self.names = tuple(names)
         self.buffers = buffers
         self.averager = averager
-        self.bad: int | None = None
-        """The first parameter of this step, as they came, with NaN or infinity."""
         self._touched = touched
         self._overlap = overlap
         self._seen = [False] * len(names)
@@ -57,6 +55,11 @@ class Section:
     def seen(self) -> bool:
         """Whether a backward pass of this step has reached a parameter."""
         return any(self._seen)
+
+    @property
+    def bad(self) -> int | None:
+        """The first parameter of this step, as they came, with NaN or infinity."""
+        return self.buffers.first_bad()
 
     @property
     def present(self) -> list[bool]:
@@ -111,7 +114,7 @@ class Section:
 
     def begin(self) -> None:
         """Start a new step."""
-        self.bad = None
+        self.buffers.begin()
         for flags in (self._seen, self._handed, self._held):
             flags[:] = [False] * len(flags)
 
@@ -124,10 +127,8 @@ class Section:
         self._held[index] = self.buffers.adopt(index)
         if not self._held[index]:
             self.buffers.fill(index, 0)
-        elif not self.buffers.is_finite(index):
-            # A compressor that remembers would never get rid of it again.
-            self.buffers.fill(index, 0)
-            self.bad = index if self.bad is None else self.bad
+        else:  # a compressor that remembers would never get rid of NaN again
+            self.buffers.clean(index)
 
     def _hand_over(self, index: int) -> None:
         self._handed[index] = True

@@ -19,7 +19,6 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from acidmpi.compression.protocol import Spec
 from acidmpi.errors import ConfigError, NonFiniteError
 from acidmpi.parallel.averager import Averager
 from acidmpi.parallel.torch.gradients import GradientBuffers
@@ -40,7 +39,8 @@ class Synchroniser:
 
     Args:
         names: the parameters that are trained at a time.
-        enlist: makes an averager for parameters of these shapes; collective.
+        enlist: makes an averager for parameters of these `Spec`s, with gradients on an
+            `accelerator`; collective.
         telling: a block in which a failure on one rank is told to those that enlist.
         rank: of this process.
         size: number of ranks.
@@ -54,7 +54,7 @@ class Synchroniser:
     def __init__(
         self,
         names: Names,
-        enlist: Callable[[Sequence[Spec]], Averager],
+        enlist: Callable[..., Averager],
         telling: Callable[[], AbstractContextManager[None]],
         rank: int,
         size: int,
@@ -178,7 +178,7 @@ class Synchroniser:
             names, parameters = zip(*named, strict=True)
             check_free(names, parameters)
             buffers = GradientBuffers(names, parameters)
-        averager = self._enlist(buffers.specs)
+        averager = self._enlist(buffers.specs, accelerator=buffers.accelerator)
         self.sections.append(
             Section(names, buffers, averager, self._touch, self._overlap)
         )
@@ -208,8 +208,9 @@ class Synchroniser:
     def _first_bad(self) -> int | None:
         start = 0
         for section in self.sections:
-            if section.bad is not None:
-                return start + section.bad
+            bad = section.bad
+            if bad is not None:
+                return start + bad
             start += len(section.names)
         return None
 

@@ -30,7 +30,8 @@ def test_a_root_must_be_a_rank():
 
 def test_only_tensors_are_broadcast():
     with pytest.raises(
-        ConfigError, match="'extra' must be a tensor on the CPU, got int"
+        ConfigError,
+        match="'extra' must be a tensor on the CPU or a CUDA device, got int",
     ):
         broadcast_parameters({"extra": 3}, COMM)
     with pytest.raises(ConfigError, match="got meta"):

@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.apart import Apart, pretend
 from torch import nn
 
 from acidmpi.errors import ConfigError
+from acidmpi.parallel.torch import gradients
 from acidmpi.parallel.torch.gradients import GradientBuffers
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -119,11 +121,57 @@ def test_numbers_that_are_not_finite_are_found(bad):
     p = make((5,), torch.float16)
     held = buffers(p)
     held.fill(0, 60000.0)
-    assert held.is_finite(0)  # although the sum is not
+    held.clean(0)
+    assert held.first_bad() is None  # although the sum is not finite
     p.grad = torch.zeros(5, dtype=torch.float16)
     p.grad[3] = bad
     held.adopt(0)
-    assert not held.is_finite(0)
+    held.clean(0)
+    assert held.first_bad() == 0
+    assert p.grad.tolist() == [0] * 5
+    held.begin()
+    assert held.first_bad() is None
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_first_place_that_was_looked_at_counts(monkeypatch, elsewhere):
+    if elsewhere:
+        pretend(monkeypatch, Apart())
+    held = buffers(*[make((3,)) for _ in range(5)])
+    for index in (4, 2, 0):
+        held.fill(index, float("nan") if index < 4 else 1.0)
+        held.clean(index)
+    assert held.first_bad() == 2
+    assert [float(array[1]) for array in held.arrays] == [0, 0, 0, 0, 1]
+
+
+def test_a_device_is_not_waited_for_before_the_end(monkeypatch):
+    pretend(monkeypatch, Apart())
+    held = buffers(make((3,)))
+
+    def asked(*_):
+        raise AssertionError("the host has asked for a value")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "__bool__", asked)
+        patch.setattr(torch.Tensor, "item", asked)
+        patch.setattr(torch.Tensor, "__float__", asked)
+        held.clean(0)
+    assert held.first_bad() is None
+
+
+def test_all_parameters_are_on_one_device(monkeypatch):
+    one, other = make((2,)), make((2,))
+    device = torch.device("cuda:1")
+    monkeypatch.setattr(gradients, "_check", lambda name, p: setattr(p, "where", name))
+    monkeypatch.setattr(
+        nn.Parameter,
+        "device",
+        property(lambda p: device if p.where == "p1" else torch.device("cpu")),
+        raising=False,
+    )
+    with pytest.raises(ConfigError, match="'p0' on cpu and 'p1' on cuda:1"):
+        buffers(one, other)
 
 
 @pytest.mark.parametrize(

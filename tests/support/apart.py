@@ -1,0 +1,41 @@
+"""A device whose arrays are no NumPy arrays, and torch gradients that are taken for its."""
+
+import numpy as np
+
+from support import cupy_like
+from support.instant_device import InstantDevice
+
+
+class Apart(InstantDevice):
+    """Its arrays are no NumPy arrays; an event passes after it was asked a few times."""
+
+    def __init__(self, patience=0):
+        super().__init__()
+        self._patience = patience
+
+    def record(self, stream):
+        return [self._patience]
+
+    def done(self, event):
+        event[0] -= 1
+        return event[0] < 0
+
+    def empty(self, size, dtype):
+        return cupy_like.ndarray(np.empty(size, dtype))
+
+    def copy(self, destination, origin, stream):
+        kinds = {type(destination), type(origin)}
+        assert kinds == {np.ndarray, cupy_like.ndarray}
+        to, from_ = (getattr(a, "_host", a) for a in (destination, origin))
+        super().copy(to, from_, stream)
+
+
+def pretend(monkeypatch, device):
+    """Gradients of torch models on the CPU are taken for `device`'s from here on."""
+    from acidmpi.parallel.torch import gradients
+
+    as_array = gradients.as_array
+    monkeypatch.setattr(gradients, "accelerator_for", lambda _: device)
+    monkeypatch.setattr(
+        gradients, "as_array", lambda flat: cupy_like.ndarray(as_array(flat))
+    )
