@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from mpi4py import MPI
-from support import train_command
+from support import cupy_like, train_command
+from support.apart import Apart, pretend
 from support.train_command import finished, only_rank_0_says, records_of, summary_of
 from torch import nn
 
@@ -17,7 +18,7 @@ from acidmpi.tasks.quadratic import Quadratic
 from acidmpi.tasks.registry import task_defaults
 from acidmpi.telemetry.summary import FIELDS
 from acidmpi.topology.rounds import ONE_PEER, make_rounds
-from acidmpi.train import gradients, session
+from acidmpi.train import gradients, session, synchronous_networks
 from acidmpi.train.company import Company
 from acidmpi.train.plan import make_plan, resolve
 
@@ -124,6 +125,29 @@ def test_statistics_of_normalisation_are_averaged(
     same_everywhere(trainers[0])
     _, normalisation, _ = trainers[0]._network.model
     assert normalisation.running_var.mean() != 1.0
+
+
+def test_gradients_and_statistics_on_a_device_give_the_same(
+    run, folder, monkeypatch, normalised
+):
+    """A stand-in, whose arrays NumPy cannot read; the model itself stays where it is."""
+    every = ["--epochs", "1", "--evaluate-every", "0.4", "--checkpoint-every", "1"]
+    options = [*SHORT, *every, "--method", "allreduce", "--compression", "topk"]
+    finished(run(*options, "--output", folder / "here"))
+    buffers = gradients.float_buffers
+    for module in (gradients, synchronous_networks):
+        monkeypatch.setattr(
+            module, "float_buffers", lambda m: [*map(cupy_like.ndarray, buffers(m))]
+        )
+    pretend(monkeypatch, Apart())
+    monkeypatch.setattr(session.devices, "choose", lambda *_, **__: 0)
+    monkeypatch.setattr(gradients, "_moved", lambda model, device: model)
+    finished(run(*options, "--output", folder / "there"))
+    here, there = (summary_of(folder / name) for name in ("here", "there"))
+    assert (here["transport"], here["device"]) == ("host", ["cpu"] * COMM.size)
+    assert (there["transport"], there["device"]) == ("staged", ["instant"] * COMM.size)
+    for key in ("test_loss", "train_loss", "gradients", "bytes_sent"):
+        assert here[key] == there[key]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ from acidmpi.arrays.cuda.choice import choose_device
 from acidmpi.config.train import ASYNCHRONOUS, TrainConfig
 from acidmpi.errors import ConfigError
 
+ON_GPUS = (*ASYNCHRONOUS, "allreduce")
+"""Methods whose ranks may compute on GPUs."""
+
 
 def choose(config: TrainConfig, local_rank: int, *, has_model: bool) -> int | None:
     """The index of this rank's GPU; None is the CPU.
@@ -39,9 +42,9 @@ def _not_here(config: TrainConfig, has_model: bool) -> str:
             "--device cuda is for tasks with a model, got --task "
             f"{config.task}, which works with NumPy; leave it out"
         )
-    if config.method not in ASYNCHRONOUS:
+    if config.method not in ON_GPUS:
         return (
-            f"--device cuda is for --method {', '.join(ASYNCHRONOUS)}, got "
+            f"--device cuda is for --method {', '.join(ON_GPUS)}, got "
             f"{config.method}; choose one of them, or take --device cpu"
         )
     return ""
@@ -57,6 +60,12 @@ def _check_transport(config: TrainConfig, index: int | None) -> None:
         raise ConfigError(
             "--transport host is for parameters in host memory, got a run on a GPU; take "
             "--transport auto or staged, or --device cpu"
+        )
+    if config.transport == "device" and config.method not in ASYNCHRONOUS:
+        raise ConfigError(
+            f"--transport device is for --method {', '.join(ASYNCHRONOUS)}, got "
+            f"{config.method}, whose messages go by way of host memory; take --transport "
+            "auto or staged"
         )
 
 

@@ -73,6 +73,11 @@ class News:
         return self._sketcher.sketch([as_float64(x[place]) for x, place in pairs])
 
 
+def squared_distance(a: Array, b: Array) -> float:
+    """‖a − b‖², in float64."""
+    return float(np.sum(np.square(as_float64(a) - as_float64(b))))
+
+
 def as_float64(x: Array) -> NDArray[np.float64]:
     """The numbers that x holds; uint16 stands for bfloat16."""
     wide = bfloat16.decode(x) if x.dtype == np.uint16 else x

@@ -23,6 +23,8 @@ from typing import Any, Protocol, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from acidmpi.arrays.accelerator import Accelerator
+from acidmpi.arrays.site import HOST, HostSite
 from acidmpi.clocks import Clock, WallClock
 from acidmpi.compression.protocol import Sum
 from acidmpi.errors import AcidError, DeadlineExceeded, NonFiniteError, PeerFailed
@@ -35,13 +37,11 @@ from acidmpi.telemetry.summary import StopReason
 from acidmpi.train.complaints import Complaints
 from acidmpi.train.course import Average, Figures, Scores
 from acidmpi.train.keeping import Kept
-from acidmpi.train.news import News, as_float64
+from acidmpi.train.news import News, squared_distance
 from acidmpi.train.plan import Plan
 from acidmpi.train.pulse import Pulse
 
 Array = NDArray[Any]
-
-TRANSPORT = "host"
 
 LOST = (DeadlineExceeded, PeerFailed, MPIError)
 """After these some rank may still wait for another."""
@@ -69,6 +69,7 @@ class SynchronousCourse:
         metrics: where events are recorded, or None.
         parameters: live arrays that differ between ranks and are averaged at the end.
         buffers: the same, but not counted in the distance between ranks.
+        device: where this rank computes.
         clock: where seconds come from.
     """
 
@@ -82,6 +83,7 @@ class SynchronousCourse:
         *,
         parameters: Sequence[Array] = (),
         buffers: Sequence[Array] = (),
+        device: Accelerator | HostSite = HOST,
         clock: Clock | None = None,
     ) -> None:
         self._averager = averager
@@ -94,6 +96,7 @@ class SynchronousCourse:
         self._goal = math.ceil(plan.total_gradients / size)
         self._metrics = metrics
         self._parameters, self._buffers = list(parameters), list(buffers)
+        self._device = device
         self._clock = clock or WallClock()
         self._began = self._clock.now()
         self._pulse = Pulse(self._clock, leads=rank == 0)
@@ -286,7 +289,9 @@ class SynchronousCourse:
             idle_seconds=waiting_seconds + self._averaging_seconds,
             exchanges=self._exchanges or 0,
             comm_rate_measured=self._rate(),
-            transport=TRANSPORT,
+            transport="host" if self._device is HOST else "staged",
+            device=self._device.name,
+            device_uuid=self._device.uuid,
             consensus_distance=self._distance,
         )
 
@@ -385,14 +390,10 @@ class SynchronousCourse:
         before = [array.copy() for array in self._parameters]
         self._replace_by_mean([*self._parameters, *self._buffers])
         both = zip(self._parameters, before, strict=True)
-        apart = np.array([sum(_squared_distance(a, b) for a, b in both)], np.float64)
+        apart = np.array([sum(squared_distance(a, b) for a, b in both)], np.float64)
         self._mean_over_ranks([apart])
         return float(apart[0])
 
     def _stamp(self) -> tuple[float, float, int]:
         """Seconds, units of time (a step is one), own gradients."""
         return self._clock.now() - self._began, float(self._steps), self._steps
-
-
-def _squared_distance(a: Array, b: Array) -> float:
-    return float(np.sum(np.square(as_float64(a) - as_float64(b))))

@@ -6,6 +6,7 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
+from acidmpi.arrays.site import HOST
 from acidmpi.arrays.torch import FlatModel
 from acidmpi.config.train import TrainConfig
 from acidmpi.parallel.torch.functions import broadcast_parameters
@@ -58,6 +59,7 @@ class AllReduce(NetworkBase):
             comm.size,
             given.metrics,
             buffers=network.float_buffers(),
+            device=self._optimizer.synchroniser.accelerator or HOST,
         )
         self.course.hold(self._optimizer)
         self.course.keep(given.kept, lambda: network.state(self._optimizer))

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from acidmpi.arrays.accelerator import Accelerator
 from acidmpi.errors import ConfigError, NonFiniteError
 from acidmpi.parallel.averager import Averager
 from acidmpi.parallel.torch.gradients import GradientBuffers
@@ -78,6 +79,11 @@ class Synchroniser:
         self.skipped = 0
         """Steps left out so far."""
         self._add(self._newcomers())
+
+    @property
+    def accelerator(self) -> Accelerator | None:
+        """The device that gradients are on; None is host memory."""
+        return self.sections[0].buffers.accelerator
 
     @property
     def under_way(self) -> bool:
