@@ -90,6 +90,10 @@ part_training() {
     step mpiexec -n 2 python -m acidmpi.train --task digits --device cuda --epochs 3 \
         --output "$REPORT/run"
     step python -c "print(open('$REPORT/run/summary.json').read())"
+    rm -rf "$REPORT/run"
+    step mpiexec -n 2 python -m acidmpi.train --task digits --device cuda --epochs 3 \
+        --method allreduce --compression powersgd --output "$REPORT/run"
+    step python -c "print(open('$REPORT/run/summary.json').read())"
 }
 
 part_sanitizer() {
