@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from acidmpi.mpi.leaving import NOT_STARTED_STATUS, leave_now, somebody_has_told
 from acidmpi.mpi.loaded import mpi_functions
@@ -60,8 +61,21 @@ def start_mpi(seconds: float = START_SECONDS) -> None:
             leave_now(
                 f"MPI did not start (error {error}); a rank may have died meanwhile"
             )
-    for comm in (MPI.COMM_WORLD, MPI.COMM_SELF):  # as mpi4py does when it starts MPI
-        comm.Set_errhandler(MPI.ERRORS_RETURN)
+        for comm in (MPI.COMM_WORLD, MPI.COMM_SELF):  # as mpi4py does
+            comm.Set_errhandler(MPI.ERRORS_RETURN)
+        _meet(MPI)
+
+
+def _meet(MPI: Any) -> None:
+    """Wait for all ranks.
+
+    One that dies in `MPI_Init` may not have said yet where it can be reached, and whoever
+    writes to it then asks the launcher for ever (Open MPI 5.0.11, on several nodes).
+    """
+    try:
+        MPI.COMM_WORLD.Barrier()
+    except MPI.Exception as error:
+        leave_now(f"MPI did not start ({error.Get_error_string()})")
 
 
 class Watch:
