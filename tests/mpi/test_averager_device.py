@@ -37,8 +37,10 @@ def step_of(averager, gradients):
     averager.finish()
 
 
-@pytest.mark.parametrize("progress", ["thread", "inline"])
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    ("name", "progress"),
+    [*((name, "thread") for name in names()), ("none", "inline"), ("acpsgd", "inline")],
+)
 def test_means_are_those_of_host_memory(name, progress):
     """To the last bit, but for products of matrices, which CuPy makes in another way."""
     specs = [Spec(shape, np.dtype(np.float32)) for shape in SHAPES]

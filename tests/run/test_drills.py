@@ -47,7 +47,10 @@ def test_deaths_at_the_start_have_moments_and_a_table_of_their_own():
             }
         ]
     lines.append({**line(1, 3, None, status=None), "start_seconds": [1.0, 2.0]})
-    assert "| quadratic | 1 | 1 to 2 | 4 | 3 | 2 | 1 (1, 1) |" in page(lines, 16)
+    lines[0] |= {"starts": 2, "hung": 1}
+    assert "| quadratic | 1 | 1 to 2 | 4 | 3 | 2 | 1 (1) | 1 (1, 1) |" in page(
+        lines, 16
+    )
 
 
 def test_each_kind_of_run_has_a_name_and_a_command_of_its_own(tmp_path):
