@@ -84,8 +84,10 @@ acidmpi_use .venv
 
 stage "ruff" ruff check .
 stage "mypy" mypy
-stage "unit, contract, architecture" \
-    python -m pytest -n 2 --dist worksteal tests/unit tests/contract tests/test_architecture.py
+# Two at a time on two cores: torch and BLAS take one each.
+two_at_a_time=(env OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal)
+stage "unit, contract, architecture" "${two_at_a_time[@]}" \
+    tests/unit tests/contract tests/test_architecture.py
 
 start=$SECONDS
 current="environment, MPICH"
@@ -96,7 +98,7 @@ note "environment, MPICH" "$((SECONDS - start))" ""
 one_rank_stages
 ranks_stages "Open MPI"
 # Those that only wait for other processes go two at a time; the rest measure times.
-stage "scripts and examples" python -m pytest -n 2 --dist worksteal "${SCRIPTS[@]}"
+stage "scripts and examples" "${two_at_a_time[@]}" "${SCRIPTS[@]}"
 stage "64 ranks, deaths" python -m pytest tests/run "${SCRIPTS[@]/#/--ignore=}"
 
 acidmpi_use .venv-mpich

@@ -134,6 +134,10 @@ class TrainConfig:
     reads and writes (device), or by way of host memory (staged); auto takes the best way
     there is."""
 
+    chunk_bytes: Annotated[int, at_least(1)] = 1 << 20
+    """Size of the pieces in which parameters in host memory travel, the same on all ranks;
+    over a network of a few Gbit/s 262144 is faster."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where gradients are computed; auto takes a GPU where there is one that this run
     can use."""

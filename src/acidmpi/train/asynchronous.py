@@ -198,6 +198,7 @@ def worker_options(
         "total_gradients": plan.total_gradients,
         "pairing": config.pairing,
         "transport": config.transport,
+        "chunk_bytes": config.chunk_bytes,
         "progress": config.progress,
         "max_lag": config.max_lag,
         "safety": config.safety,
