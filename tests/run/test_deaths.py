@@ -83,13 +83,20 @@ def test_survivors_go_on_from_their_checkpoint(tmp_path):
 
 
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+KILLED_IN_MPI = f"""
+import threading
+from acidmpi.mpi.start import Watch
+def enter(watch, enter=Watch.__enter__):
+    enter(watch)
+    threading.Timer(0.03, exec, ({KILLED!r},)).start()
+Watch.__enter__ = enter
+"""
 IF_VICTIM = "import os; os.environ['OMPI_COMM_WORLD_RANK'] == '{}' and exec({!r}); "
 
 
 def start_of_mpi(victim, before, folder):
-    """Ranks that train, one of which dies so many seconds after its start."""
-    late = f"import threading; threading.Timer({before}, exec, ({KILLED!r},)).start()"
-    kill = IF_VICTIM.format(victim, late if before else KILLED)
+    """Ranks that train, one of which dies before it starts MPI, or soon after."""
+    kill = IF_VICTIM.format(victim, KILLED if before else KILLED_IN_MPI)
     train = "from acidmpi.train.cli import main; raise SystemExit(main())"
     options = ["--task", "quadratic", "--fault-tolerant", "--output", folder]
     return mpirun.run(
@@ -100,7 +107,7 @@ def start_of_mpi(victim, before, folder):
     )
 
 
-@pytest.mark.parametrize(("victim", "before"), [(2, 0), (0, 0), (1, 0.3)])
+@pytest.mark.parametrize(("victim", "before"), [(2, True), (0, True), (1, False)])
 def test_a_death_before_mpi_is_ready_is_told_and_ends_all(tmp_path, victim, before):
     began = time.monotonic()
     result = start_of_mpi(victim, before, tmp_path / "run")
@@ -112,17 +119,24 @@ def test_a_death_before_mpi_is_ready_is_told_and_ends_all(tmp_path, victim, befo
     assert "start the ranks again (exit status 76)" in told[0]
 
 
-def test_without_the_launchers_news_the_start_ends_after_its_time():
+@pytest.mark.parametrize(
+    ("blind", "told"),
+    [
+        ("", "a rank died before MPI was ready"),
+        ("start.somebody_is_gone = lambda: False; ", "MPI did not start within 4 s"),
+    ],
+)
+def test_without_the_launchers_news_ranks_are_counted_and_time_is_up(blind, told):
     kill = IF_VICTIM.format(1, KILLED)
     deaf = "from acidmpi.mpi import pmix, start; pmix.pmix_library = lambda: None; "
     result = mpirun.run(
         3,
-        ["-c", kill + deaf + "start.start_mpi(4)"],
+        ["-c", kill + deaf + blind + "start.start_mpi(4)"],
         tolerant=True,
         timeout_seconds=LONGEST_SECONDS,
     )
     assert result.returncode == NOT_STARTED_STATUS, result.stdout + result.stderr
-    assert "MPI did not start within 4 s" in result.stderr
+    assert told in result.stderr
 
 
 STARTS = {

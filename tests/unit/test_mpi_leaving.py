@@ -26,6 +26,15 @@ def test_one_rank_of_a_node_tells(monkeypatch, tmp_path, capfd):
     )
 
 
+def test_it_leaves_whatever_fails(monkeypatch):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.delattr(leaving, "_is_first_to_tell")
+    with pytest.raises(NameError):
+        leaving.leave_now("rank 3 died")
+    assert left == [NOT_STARTED_STATUS]
+
+
 def test_without_the_launchers_folder_rank_0_tells(monkeypatch):
     monkeypatch.delenv("PMIX_SERVER_TMPDIR", raising=False)
     for rank, tells in (("0", True), ("1", False)):
@@ -74,6 +83,23 @@ def test_a_launcher_that_ends_has_its_time_and_its_status(launcher):
 def test_ranks_that_go_on_are_let_alone(launcher):
     with launcher(0.1, "sleep 1; exit 3") as process:
         assert process.wait(10) == 3
+
+
+COUNT = """
+from acidmpi.mpi.leaving import somebody_is_gone
+print(somebody_is_gone())
+"""
+
+
+@pytest.mark.parametrize(("started", "gone"), [(2, False), (3, True)])
+def test_the_launchers_processes_are_counted(tmp_path, monkeypatch, started, gone):
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", str(started))
+    for name, told in ((leaving.LAUNCHER, gone), (leaving.DAEMON, gone), ("sh", False)):
+        shell = tmp_path / name
+        shutil.copy("/bin/sh", shell)
+        command = f"sleep 9 & {sys.executable} -c '{COUNT}'; kill $!"
+        run = subprocess.run([shell, "-c", command], stdout=subprocess.PIPE, text=True)
+        assert run.stdout.strip() == str(told)
 
 
 def test_another_program_is_let_alone(launcher):

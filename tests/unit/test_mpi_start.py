@@ -84,30 +84,45 @@ class Deaf(Notices):
         return self.free.wait(20)
 
 
+def said_to_the_deaf(seconds):
+    """What ends the process of one who cannot listen."""
+    deaf, said = Deaf(), queue.SimpleQueue()
+    with Watch(seconds, deaf, said.put):
+        text = said.get(timeout=10)
+        deaf.free.set()
+    return text
+
+
 def test_another_rank_of_the_node_that_leaves_is_followed(monkeypatch, tmp_path):
     monkeypatch.setenv("PMIX_SERVER_TMPDIR", str(tmp_path))
     assert leaving._is_first_to_tell()
-    deaf = Deaf()
-    said = queue.SimpleQueue()
-    with Watch(20, deaf, said.put):
-        text = said.get(timeout=10)
-        deaf.free.set()
-    assert "a rank died before MPI was ready" in text
+    assert "a rank died before MPI was ready" in said_to_the_deaf(20)
 
 
 def test_who_cannot_listen_leaves_in_time():
-    deaf = Deaf()
-    said = queue.SimpleQueue()
-    with Watch(0.1, deaf, said.put):
-        text = said.get(timeout=10)
-        deaf.free.set()
-    assert "MPI did not start within 0.1 s" in text
+    assert "MPI did not start within 0.1 s" in said_to_the_deaf(0.1)
+
+
+def test_who_cannot_stop_listening_leaves_in_time():
+    deaf, said = Deaf(), []
+    with Watch(0.3, deaf, said.append):
+        pass  # MPI has started
+    deaf.free.set()
+    assert said == [start.LATE.format(0.3)]
 
 
 def test_a_start_that_takes_too_long_ends_too():
     text = said_in(Notices(), seconds=0.1)
     assert "MPI did not start within 0.1 s" in text
     assert said_in(Notices(looks=10**9), seconds=0.1) == text, "PMIx never ran"
+
+
+def test_a_death_whose_news_is_lost_is_found_by_counting(monkeypatch):
+    monkeypatch.setattr(start, "CENSUS_SECONDS", 0.02)
+    looks = iter([True, False, True, True])
+    monkeypatch.setattr(start, "somebody_is_gone", lambda: next(looks))
+    assert "a rank died before MPI was ready" in said_in(Notices())
+    assert next(looks, None) is None, "one look may find processes being started"
 
 
 def test_a_start_that_succeeds_is_let_alone():

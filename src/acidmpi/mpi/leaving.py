@@ -14,6 +14,9 @@ NOT_STARTED_STATUS = 76
 LAUNCHER = "prterun"
 """The process that Open MPI's `mpiexec` becomes; it belongs to this job alone."""
 
+DAEMON = "prted"
+"""The same on other nodes."""
+
 LAUNCHER_SECONDS = 10.0
 """How long it may take to end: after some such deaths it waits for ever for a lock of its
 own (Open MPI 5.0.11)."""
@@ -21,11 +24,13 @@ own (Open MPI 5.0.11)."""
 
 def leave_now(text: str) -> None:
     """Tell why, once on each node, and end this process, even from inside of MPI."""
-    if _is_first_to_tell():
-        cure = f"start the ranks again (exit status {NOT_STARTED_STATUS})"
-        os.write(2, f"acidmpi: error: {text}: {cure}\n".encode())
-        end_launcher(os.getppid(), LAUNCHER_SECONDS)
-    os._exit(NOT_STARTED_STATUS)
+    try:
+        if _is_first_to_tell():
+            cure = f"start the ranks again (exit status {NOT_STARTED_STATUS})"
+            os.write(2, f"acidmpi: error: {text}: {cure}\n".encode())
+            end_launcher(os.getppid(), LAUNCHER_SECONDS)
+    finally:  # whatever came between: others wait for this rank to end
+        os._exit(NOT_STARTED_STATUS)
 
 
 def somebody_has_told() -> bool:
@@ -55,6 +60,13 @@ def _mark() -> Path | None:
     return folder / "acidmpi-told" if folder.is_absolute() and folder.is_dir() else None
 
 
+def somebody_is_gone() -> bool:
+    """Whether Open MPI's launcher has fewer processes on this node than it has started."""
+    pid = os.getppid()
+    started = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", 0))
+    return _name(pid) in (LAUNCHER, DAEMON) and len(_children(pid)) < started
+
+
 def end_launcher(pid: int, seconds: float) -> None:
     """Leave a process behind that ends the launcher if it does not end by itself.
 
@@ -65,7 +77,7 @@ def end_launcher(pid: int, seconds: float) -> None:
         pid: this process's parent; nothing is done if that is another program.
         seconds: how long the launcher may take to end by itself.
     """
-    if Path(f"/proc/{pid}/comm").read_text().strip() != LAUNCHER:
+    if _name(pid) != LAUNCHER:
         return
     launcher = os.pidfd_open(pid)
     if os.fork() == 0:
@@ -84,6 +96,13 @@ def _let_go_of_all_but(descriptor: int) -> None:
     os.setsid()
     os.closerange(0, descriptor)
     os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _name(pid: int) -> str:
+    """Of the program; empty where the system does not say."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def _children(pid: int) -> list[str]:

@@ -31,7 +31,6 @@ TRUE = 1
 
 NAME_BYTES, KEY_BYTES = 256, 512
 
-
 EXIT_STATUS = b"pmix.exit.code"
 """What of a death is told besides: 128 and the signal's number where one killed it."""
 

@@ -13,7 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from acidmpi.mpi.leaving import NOT_STARTED_STATUS, leave_now, somebody_has_told
+from acidmpi.mpi.leaving import (
+    NOT_STARTED_STATUS,
+    leave_now,
+    somebody_has_told,
+    somebody_is_gone,
+)
 from acidmpi.mpi.loaded import mpi_functions
 from acidmpi.mpi.pmix import Death, DeathNotices
 
@@ -22,6 +27,10 @@ START_SECONDS = 120
 
 LOOK_SECONDS = 0.02
 """Between looks: whether PMIx runs, whether there is news."""
+
+CENSUS_SECONDS = 1.0
+"""Between looks whether all processes of this node are there: news of one that dies before
+others have connected is lost at times (Open MPI 5.0.11). Two looks in turn must find it."""
 
 SETTLE_SECONDS = 0.3
 """After the first news: others may have died too."""
@@ -84,9 +93,9 @@ class Watch:
     A death that is heard of here MPI has not heard of, so it cannot go on even if it has
     started meanwhile.
 
-    Two threads: one begins to listen for deaths, which may block when the launcher hangs,
-    one waits for news. They share a queue and an event with the block and with PMIx's
-    thread, and need no other lock.
+    Two threads: one listens for deaths, which may block when the launcher hangs, one waits
+    for news. They share a queue and an event with the block and with PMIx's thread, and
+    need no other lock.
 
     Args:
         seconds: how long the block may take.
@@ -105,35 +114,41 @@ class Watch:
         self._notices = notices(os.environ.get("PMIX_NAMESPACE", ""), self._news.put)
         self._leave = leave
         self._over = threading.Event()
-        self._threads = [
-            threading.Thread(target=work, daemon=True)
-            for work in (self._listen, self._watch)
-        ]
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._listener.start()
+        self._watcher.start()
 
     def __exit__(self, *_exception: object) -> None:
         self._over.set()
-        for thread in self._threads:
-            thread.join()
-        self._notices.end()
-        if not self._news.empty():
+        self._watcher.join()
+        self._listener.join(self._seconds)
+        if self._listener.is_alive():
+            self._leave(LATE.format(self._seconds))
+        elif not self._news.empty():
             self._leave(self._told())
 
     def _listen(self) -> None:
         while not self._notices.begin() and not self._over.wait(LOOK_SECONDS):
             pass
+        self._over.wait()
+        self._notices.end()
 
     def _watch(self) -> None:
-        end = time.monotonic() + self._seconds
-        while self._news.empty() and not somebody_has_told():
+        began = time.monotonic()
+        censuses, gone = 0, 0
+        while self._news.empty() and not somebody_has_told() and gone < 2:
             if self._over.wait(LOOK_SECONDS):
                 break
-            if time.monotonic() > end:
+            passed = time.monotonic() - began
+            if passed > self._seconds:
                 self._leave(LATE.format(self._seconds))
                 return
+            if passed > (censuses + 1) * CENSUS_SECONDS:
+                censuses += 1
+                gone = gone + 1 if somebody_is_gone() else 0
         over = self._over.wait(SETTLE_SECONDS)
         if not over or not self._news.empty():
             self._leave(self._told())

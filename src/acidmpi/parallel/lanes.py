@@ -4,7 +4,8 @@ In host memory a gradient is there when it is handed over, and its mean when the
 over. On a device both are queued work: the loop has a stream of its own, which waits, on
 the device, for what the caller had queued when it handed a gradient over; and after a step
 the caller's stream waits for the loop's. No host waits for a device, but for messages,
-which begin when what they carry has come (`parallel.staging`).
+which begin when what they carry has come (`parallel.staging`). These are no turns, as
+`arrays.site` has them: a backward pass never waits for what the loop does meanwhile.
 """
 
 from collections.abc import Iterable, Iterator
