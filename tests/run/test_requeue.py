@@ -45,11 +45,11 @@ def job(tmp_path):
         path.write_text(STAND_IN.format(name=name))
         path.chmod(0o755)
 
-    def start(status, restarts=0, more=(), mishaps=0):
+    def start(status, restarts=0, more=(), mishaps=0, shell=()):
         calls = tmp_path / "calls"
         calls.unlink(missing_ok=True)
         with subprocess.Popen(
-            ["bash", SCRIPT, "--epochs", "9", *more],
+            ["bash", *shell, SCRIPT, "--epochs", "9", *more],
             env={
                 "PATH": f"{tools}:{os.environ['PATH']}",
                 "CALLS": str(calls),
@@ -65,7 +65,7 @@ def job(tmp_path):
             stdout=subprocess.DEVNULL,
         ) as script:
             try:
-                if status == "wait":
+                if status == "wait" and not shell:
                     await_word(calls, "ready")
                     script.send_signal(signal.SIGUSR1)
                 script.wait(30)
@@ -102,6 +102,25 @@ def test_a_job_that_failed_is_not_queued_again(job):
 def test_the_signal_is_handed_on_and_the_checkpoint_is_waited_for(job, more):
     status, calls = job("wait", more=more)
     assert status == 75
+    assert "scontrol requeue 7" in calls
+
+
+# Runs the script with a trap that sends the signal just before the launcher's process
+# number is kept.
+SIGNALLED_EARLY = """
+trap 'if [[ $BASH_COMMAND == "ranks=\\$!" ]]; then trap - DEBUG; {wait}; kill -USR1 $$; fi' DEBUG
+. "$0" "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    "wait", ["until grep -q ready $CALLS; do sleep 0.02; done", ":"], ids=["ready", "at-once"]
+)
+def test_a_signal_is_not_lost_while_the_launcher_is_started(job, wait):
+    began = time.monotonic()
+    status, calls = job("wait", shell=["-T", "-c", SIGNALLED_EARLY.format(wait=wait)])
+    assert status == 75
+    assert time.monotonic() - began < 9, "the launcher was not told"
     assert "scontrol requeue 7" in calls
 
 
