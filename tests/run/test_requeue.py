@@ -108,13 +108,22 @@ def test_the_signal_is_handed_on_and_the_checkpoint_is_waited_for(job, more):
 # Runs the script with a trap that sends the signal just before the launcher's process
 # number is kept.
 SIGNALLED_EARLY = """
-trap 'if [[ $BASH_COMMAND == "ranks=\\$!" ]]; then trap - DEBUG; {wait}; kill -USR1 $$; fi' DEBUG
+early() {{
+    if [[ $1 == "ranks=\\$!" ]]; then
+        trap - DEBUG
+        {wait}
+        kill -USR1 $$
+    fi
+}}
+trap 'early "$BASH_COMMAND"' DEBUG
 . "$0" "$@"
 """
 
 
 @pytest.mark.parametrize(
-    "wait", ["until grep -q ready $CALLS; do sleep 0.02; done", ":"], ids=["ready", "at-once"]
+    "wait",
+    ["until grep -q ready $CALLS; do sleep 0.02; done", ":"],
+    ids=["ready", "at-once"],
 )
 def test_a_signal_is_not_lost_while_the_launcher_is_started(job, wait):
     began = time.monotonic()
