@@ -6,6 +6,7 @@
     ├── DataError            a data file that is missing, truncated or malformed
     ├── DisagreementError    ranks that differ on the model or the options
     ├── ThreadLevelError     MPI grants less than the chosen driver needs
+    ├── DeviceMemoryError    a GPU has not enough memory for the model's computation
     ├── NonFiniteError       a NaN or an infinity in a gradient or a loss
     ├── DeadlineExceeded     a wait that took longer than its deadline (also TimeoutError)
     ├── PeerFailed           a peer that cannot take part any more
@@ -42,6 +43,10 @@ class DisagreementError(AcidError):
 
 class ThreadLevelError(AcidError):
     """MPI grants a lower thread level than the chosen driver needs."""
+
+
+class DeviceMemoryError(AcidError):
+    """A GPU has not enough memory for what the model computes."""
 
 
 class NonFiniteError(AcidError):

@@ -7,7 +7,13 @@ it in a pulse or an average. So nobody is left waiting and MPI can be finalised.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, final
 
-from acidmpi.errors import AcidError, DataError, NonFiniteError, RemoteError
+from acidmpi.errors import (
+    AcidError,
+    DataError,
+    DeviceMemoryError,
+    NonFiniteError,
+    RemoteError,
+)
 from acidmpi.mpi.collectives import describe
 from acidmpi.mpi.reductions import MPIError
 from acidmpi.train.gradients import nonfinite_error
@@ -27,7 +33,9 @@ def can_wait(error: Exception) -> bool:
 
     Other errors of this package come from the averaging itself, which then has ended.
     """
-    return not isinstance(error, AcidError | MPIError) or isinstance(error, DataError)
+    if isinstance(error, DataError | DeviceMemoryError):
+        return True
+    return not isinstance(error, AcidError | MPIError)
 
 
 def complaint_of(error: Exception | None) -> Complaint | None:

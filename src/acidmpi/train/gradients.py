@@ -53,11 +53,17 @@ class Network:
 
         Args:
             rate: the learning rate that the optimizer is to use.
+
+        Raises:
+            DeviceMemoryError: the GPU's memory is full.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self._task.loss(self.model, next(self._batches))
-        loss.backward()
+        from acidmpi.arrays.torch.devices import fitting
+
+        with fitting():
+            loss = self._task.loss(self.model, next(self._batches))
+            loss.backward()
         return float(loss.detach())
 
     def clip(self, limit: float) -> None:

@@ -2,7 +2,13 @@
 
 import pytest
 
-from acidmpi.errors import DataError, DeadlineExceeded, NonFiniteError, RemoteError
+from acidmpi.errors import (
+    DataError,
+    DeadlineExceeded,
+    DeviceMemoryError,
+    NonFiniteError,
+    RemoteError,
+)
 from acidmpi.train.complaints import can_wait, common_error, complaint_of
 
 OWN = KeyError("mine")
@@ -42,6 +48,7 @@ def test_a_gradient_that_is_not_finite_is_one_error_on_all_ranks():
     [
         (OWN, True),
         (DATA, True),
+        (DeviceMemoryError("full"), True),
         (RemoteError(0, "x"), False),
         (DeadlineExceeded("x"), 0),
     ],

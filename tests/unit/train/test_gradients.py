@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from acidmpi.errors import NonFiniteError
-from acidmpi.train.gradients import MomentumSGD, clipped, told, usable
-from acidmpi.train.plan import Recipe
+from acidmpi.errors import DeviceMemoryError, NonFiniteError
+from acidmpi.train.gradients import MomentumSGD, Network, clipped, told, usable
+from acidmpi.train.plan import Plan, Recipe
 
 
 @given(st.floats(0, 0.99), st.floats(0, 1), st.integers(0, 2**32 - 1))
@@ -59,3 +59,31 @@ def test_what_is_not_finite_is_refused_or_left_out(bad):
             usable(gradient, loss, "raise")
     assert told(bad) is None
     assert told(0.5) == 0.5
+
+
+class Full:
+    """A task whose loss does not fit on its device."""
+
+    def make_model(self):
+        return torch.nn.Linear(1, 1)
+
+    def batches(self):
+        return iter(range(9))
+
+    def loss(self, model, batch):
+        raise torch.cuda.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity"
+        )
+
+
+def test_a_full_device_is_said_with_what_to_do():
+    recipe = Recipe(batch_size=1, lr=0.1, momentum=0, weight_decay=0, epochs=1.0)
+    plan = Plan(recipe=recipe, total_gradients=9, average_every=None, rate=float)
+    network = Network(Full(), plan, fused=False)
+    with pytest.raises(DeviceMemoryError) as told_so:
+        network.backward(0.1)
+    text = str(told_so.value)
+    assert "Tried to allocate 2.00 GiB" in text
+    assert "total capacity" not in text
+    assert "lower --batch-size" in text
+    assert isinstance(told_so.value.__cause__, torch.cuda.OutOfMemoryError)

@@ -4,6 +4,9 @@ torch owns it. CuPy sees it through `__cuda_array_interface__`, which orders no 
 that is what turns are for (`arrays.site`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from acidmpi.arrays.accelerator import Accelerator
 from acidmpi.arrays.cuda.choice import import_cupy, make_gpu
 from acidmpi.arrays.flat import Array
+from acidmpi.errors import DeviceMemoryError
 
 
 def accelerator_for(device: torch.device) -> Accelerator | None:
@@ -58,7 +62,27 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Within it a GPU whose memory torch finds full is an error that says what to do.
+
+    Raises:
+        DeviceMemoryError: the memory is full.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        # That it is full and what was asked for; torch goes on about its allocator.
+        what = ". ".join(str(error).split(". ")[:2])
+        raise DeviceMemoryError(
+            "model, gradients and what backward keeps must fit into the GPU's memory, got "
+            f"{what!r} from torch; lower --batch-size, start fewer ranks for each GPU or "
+            "take --method async, which holds no second copy of the parameters"
+        ) from error
+
+
 def move_to(model: nn.Module, index: int) -> nn.Module:
     """The model on a GPU, which is torch's current device from here on."""
     torch.cuda.set_device(index)
-    return model.to(f"cuda:{index}")
+    with fitting():
+        return model.to(f"cuda:{index}")
