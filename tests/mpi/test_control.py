@@ -173,6 +173,7 @@ def test_ranks_of_this_machine_are_counted():
     assert node.local_size == COMM.size
     assert node.cores >= 1
     assert node.ranks_per_core == COMM.size / node.cores
+    assert node.beside == (True,) * COMM.size
 
 
 def test_a_silent_peer_ends_an_exchange_with_its_name(comm):

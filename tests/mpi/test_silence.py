@@ -30,13 +30,20 @@ def impatient(monkeypatch):
 
 
 @pytest.mark.skipif(COMM.size < 3, reason="needs somebody else to be busy with")
-@pytest.mark.parametrize("length", [40, 5000], ids=["one chunk", "many chunks"])
+@pytest.mark.parametrize(
+    ("length", "message_bytes"),
+    [(40, None), (5000, None), (5000, 1000)],
+    ids=["one chunk", "many chunks", "chunks in pieces"],
+)
 @pytest.mark.parametrize("progress", ["thread", "inline"])
-def test_exchanges_called_off_leave_the_mean(impatient, length, progress):
+def test_exchanges_called_off_leave_the_mean(
+    impatient, length, message_bytes, progress
+):
     chance = np.random.default_rng([COMM.rank, length])
     x = chance.standard_normal(length)
     mean = COMM.allreduce(x, MPI.SUM) / COMM.size
     options = {"topology": "complete", "progress": progress, "max_lag": 4}
+    options["message_bytes"] = message_bytes
     with Gossip(x, **impatient, **options) as gossip:
         for _ in range(GRADIENTS):
             gossip.apply(np.zeros(length))

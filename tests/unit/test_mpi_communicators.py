@@ -5,6 +5,7 @@ from mpi4py import MPI
 
 from acidmpi.errors import ConfigError
 from acidmpi.mpi.communicators import PURPOSES, Communicators, told_to_all
+from acidmpi.mpi.fabric import has_fabric
 from acidmpi.mpi.library import mpi_library
 from acidmpi.mpi.nodes import Node, find_node
 from acidmpi.progress import available_cores
@@ -65,7 +66,8 @@ def test_a_failure_before_the_start_is_raised():
 
 def test_one_rank_is_alone_on_its_machine():
     node = find_node(MPI.COMM_SELF, SECONDS)
-    assert node == Node(local_rank=0, local_size=1, cores=available_cores())
+    alone = Node(0, 1, available_cores(), beside=(True,), fabric=has_fabric())
+    assert node == alone
 
 
 def test_ranks_share_cores():

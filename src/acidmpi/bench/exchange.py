@@ -29,7 +29,10 @@ from acidmpi.dynamics.coefficients import BASELINE, acid_coefficients
 from acidmpi.errors import ConfigError
 from acidmpi.kernels import load
 from acidmpi.mpi.communicators import Communicators
+from acidmpi.mpi.library import mpi_library
+from acidmpi.mpi.nodes import find_node
 from acidmpi.transport.host import HostTransport
+from acidmpi.transport.pieces import longest_message
 from acidmpi.transport.protocol import Array, Pending, Transport
 from acidmpi.worker.exchange import Exchanger, Terms
 from acidmpi.worker.options import WorkerOptions
@@ -80,11 +83,22 @@ class Pair:
         self.state.set_eta(self._constants.eta)
         self._transport = HostTransport(comm)
         self.chunk_bytes = options.chunk_bytes or _default_chunk_bytes()
-        self._exchanger = self._exchanger_by(self._transport, options)
+        node = find_node(comm, options.deadline_seconds)
+        longest = longest_message(options.message_bytes, node, mpi_library())
+        self.message_bytes = longest(self._peer)
+        self._exchanger = self._exchanger_by(HostTransport(comm, longest), options)
         self._still = self._exchanger_by(Still(), options)
         self.bytes_each_way = values.nbytes
         self._whole = Chunk(0, 0, values.size)
         self._sent, self._received = values.copy(), values.copy()
+
+    @property
+    def cut(self) -> str:
+        """How the bytes are cut, in words."""
+        chunks = f"chunks of {self.chunk_bytes} B"
+        if self.message_bytes is None:
+            return chunks
+        return f"{chunks}, messages of {self.message_bytes}"
 
     def exchange(self) -> None:
         """The worker's own, its generator driven without a pause."""
@@ -204,7 +218,7 @@ def _figures(
             name="exchanged each way",
             value=speed,
             unit="GB/s",
-            note=f"{options.size:,} {options.dtype} in chunks of {pair.chunk_bytes} B",
+            note=f"{options.size:,} {options.dtype} in {pair.cut}",
         ),
         Figure(
             name="a word of memory, there and back",

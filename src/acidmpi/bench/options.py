@@ -38,7 +38,10 @@ class ExchangeOptions:
     """With the companion vector of a2cid2, or without."""
 
     chunk_bytes: Annotated[int | None, at_least(64)] = None
-    """Size of the pieces; by default the worker's own."""
+    """Size of the chunks; by default the worker's own."""
+
+    message_bytes: Annotated[int | None, at_least(1)] = None
+    """Longest message of a chunk; by default as between this worker's ranks."""
 
     rounds: Annotated[int, at_least(1)] = 15
     """How often each way is timed; they take turns."""

@@ -134,9 +134,13 @@ class TrainConfig:
     reads and writes (device), or by way of host memory (staged); auto takes the best way
     there is."""
 
-    chunk_bytes: Annotated[int, at_least(1)] = 1 << 20
-    """Size of the pieces in which parameters in host memory travel, the same on all ranks;
-    over a network of a few Gbit/s 262144 is faster."""
+    chunk_bytes: Annotated[int, at_least(1)] = 1 << 19
+    """Size of the chunks in which parameters in host memory are mixed and sent, the same
+    on all ranks."""
+
+    message_bytes: Annotated[int | None, at_least(1)] = None
+    """Longest message of a chunk, from host memory; by default whole chunks, but 60 KiB to
+    other machines where Open MPI has nothing but TCP."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where gradients are computed; auto takes a GPU where there is one that this run

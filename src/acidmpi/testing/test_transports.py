@@ -36,10 +36,17 @@ def duplicate() -> Iterator[MPI.Comm]:
     comm.Free()
 
 
+@pytest.fixture(name="transport", params=[None, 1001], ids=["whole", "pieces"])
+def host_transport(comm: MPI.Comm, request: pytest.FixtureRequest) -> HostTransport:
+    """One that sends each buffer as one message, and one that cuts it up."""
+    return HostTransport(comm, lambda _: request.param)
+
+
 @pytest.mark.parametrize("routine", CONTRACT, ids=lambda r: r.__name__)
-def test_host_transport_keeps_the_contract(routine: Routine, comm: MPI.Comm) -> None:
+def test_host_transport_keeps_the_contract(
+    routine: Routine, comm: MPI.Comm, transport: HostTransport
+) -> None:
     """Every pair of ranks runs every routine."""
-    transport = HostTransport(comm)
     for peer in turns(comm.rank, comm.size):
         run_alone(routine(transport, comm.rank, peer))
 
@@ -50,9 +57,10 @@ def meeting(comm: MPI.Comm) -> Steps[None]:
     yield from until(comm.Ibarrier().Test, deadline, Pace.POLL)
 
 
-def test_host_transport_takes_back_what_one_side_has_begun(comm: MPI.Comm) -> None:
+def test_host_transport_takes_back_what_one_side_has_begun(
+    comm: MPI.Comm, transport: HostTransport
+) -> None:
     """Between each pair of ranks, the lower one alone."""
-    transport = HostTransport(comm)
     for peer in turns(comm.rank, comm.size):
         run_alone(takes_back(transport, comm.rank, peer, lambda: meeting(comm)))
 

@@ -199,6 +199,7 @@ def worker_options(
         "pairing": config.pairing,
         "transport": config.transport,
         "chunk_bytes": config.chunk_bytes,
+        "message_bytes": config.message_bytes,
         "progress": config.progress,
         "max_lag": config.max_lag,
         "safety": config.safety,

@@ -23,11 +23,11 @@ from acidmpi.worker.state import RankState
 
 Array = NDArray[Any]
 
-DEPTH = 3
+DEPTH = 2
 """Most chunks in flight, staged in both directions: 2 · DEPTH · chunk_bytes of memory.
 
-What has landed is applied before the next chunk is prepared, in the memory that was used
-last: a fast link uses one or two of them, which stay in a cache."""
+One travels while the other is prepared or applied; more would only push each other out of
+a core's cache (docs/benchmarks)."""
 
 LOOKS = 4
 """How often a chunk is looked for before the loop looks at anything else."""
@@ -83,7 +83,7 @@ class Exchanger:
     Args:
         state: the parameters.
         transport: moves the bytes.
-        chunk_bytes: size of a chunk; two or three of them should fit in a core's cache.
+        chunk_bytes: size of a chunk; four of them should fit in a cache.
         clock: where time comes from.
         deadline_seconds: how long a chunk may take before its peer counts as failed.
         hot_seconds: how long after the last progress a wait is still called hot.

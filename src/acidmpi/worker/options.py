@@ -59,8 +59,12 @@ class WorkerOptions:
     deadline_seconds: float = 300.0
     """How long a wait for others may see no progress before the run fails."""
 
-    chunk_bytes: int = 1 << 20
-    """Size of the pieces in which parameters in host memory travel."""
+    chunk_bytes: int = 1 << 19
+    """Size of the chunks in which parameters in host memory are mixed and sent."""
+
+    message_bytes: int | None = None
+    """Longest message of a chunk, from host memory; None: whole chunks, but 60 KiB to
+    other machines where Open MPI has nothing but TCP (docs/cluster.md)."""
 
     staging_bytes: int = 64 << 20
     """Memory of a GPU in which pieces wait to be sent or applied, beside x̃."""
@@ -90,13 +94,20 @@ class WorkerOptions:
             raise ConfigError(
                 f"fault_tolerant must be True or False, got {self.fault_tolerant!r}"
             )
-        for name in ("total_gradients", "unit_seconds", "average_every"):
+        for name in (
+            "total_gradients",
+            "unit_seconds",
+            "average_every",
+            "message_bytes",
+        ):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
         for name in ("deadline_seconds", "chunk_bytes", "staging_bytes"):
             _check_positive(name, getattr(self, name))
         for name in ("chunk_bytes", "staging_bytes", "seed"):
             _check_whole(name, getattr(self, name))
+        if self.message_bytes is not None:
+            _check_whole("message_bytes", self.message_bytes)
         for name in ("comm_rate", "safety", "seed"):
             _check_finite(name, getattr(self, name), 0.0)
         _check_plan(self.fault)

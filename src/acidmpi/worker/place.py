@@ -15,10 +15,12 @@ from acidmpi.kernels import load
 from acidmpi.kernels.hyper import Add
 from acidmpi.kernels.protocol import Kernels
 from acidmpi.mpi.collectives import agreeing
+from acidmpi.mpi.library import mpi_library
 from acidmpi.mpi.nodes import Node
 from acidmpi.mpi.reductions import Comm
 from acidmpi.transport.device import DeviceTransport
 from acidmpi.transport.host import HostTransport
+from acidmpi.transport.pieces import Longest, longest_message, whole
 from acidmpi.transport.staged import StagedTransport
 from acidmpi.worker.exchange import DEPTH
 from acidmpi.worker.options import WorkerOptions
@@ -50,13 +52,17 @@ class Place:
         """Where turns are taken; what is queued on the caller's stream comes first."""
         return HOST if self.accelerator is None else DeviceSite(self.accelerator)
 
+    longest: Longest = whole
+    """Bytes of the longest message from host memory."""
+
     def make_transport(self, comm: Any, site: Site) -> Any:
         """What moves chunks, on a communicator of its own."""
-        messages = HostTransport(comm)
         if not isinstance(site, DeviceSite):
-            return messages
-        kind = DeviceTransport if self.transport == "device" else StagedTransport
-        return kind(messages, site.accelerator, site.stream)
+            return HostTransport(comm, self.longest)
+        if self.transport == "device":
+            return DeviceTransport(HostTransport(comm), site.accelerator, site.stream)
+        messages = HostTransport(comm, self.longest)
+        return StagedTransport(messages, site.accelerator, site.stream)
 
 
 def find_place(
@@ -85,7 +91,8 @@ def find_place(
         name = _transport(comm, options, accelerator)
         depth = DEVICE_DEPTH
         chunk_bytes = max(SMALLEST_CHUNK_BYTES, options.staging_bytes // (2 * depth))
-    place = Place(accelerator, kernels, name, chunk_bytes, depth)
+    longest = longest_message(options.message_bytes, node, mpi_library())
+    place = Place(accelerator, kernels, name, chunk_bytes, depth, longest)
     _warm(comm, node, options, arrays, rules, place)
     return place
 

@@ -34,6 +34,7 @@ WRONG = {
     "progress": ["process"],
     "transport": ["mpi", "cuda"],
     "chunk_bytes": [0, 0.5, None],
+    "message_bytes": [0, 0.5, "whole"],
     "device": ["gpu", "cuda:0"],
     "batch_size": [0, -3, 2.5],
     "lr": [0, -0.1, math.nan, "0.1", 10**400],

@@ -33,11 +33,14 @@ class Comm:
     def __init__(self):
         self.error = None
         self.over = False
+        self.most = float("inf")
         self.requests = []
 
     def Irecv(self, *args):
         if self.error is not None:
             raise self.error
+        if len(self.requests) == self.most:
+            raise DEAD
         self.requests.append(Request(self))
         return self.requests[-1]
 
@@ -96,3 +99,34 @@ def test_what_is_withdrawn_is_tested_to_its_end(transport, comm):
     assert not transport.is_quiet()
     comm.over = True
     assert transport.is_quiet()
+
+
+def test_a_long_buffer_goes_in_pieces_and_is_there_when_all_are(comm):
+    transport = HostTransport(comm, lambda _: 24)
+    pending = transport.post(1, np.zeros(7), np.zeros(7))  # 24 + 24 + 8 bytes
+    assert len(comm.requests) == 6
+    for request in comm.requests[:-1]:
+        assert not pending.test()
+        request.cancelled = True  # which is what complete is here
+    assert not pending.test()
+    comm.over = True
+    assert pending.test()
+    assert transport.withdraw() == 0
+
+
+def test_what_fits_goes_in_one_piece(comm):
+    HostTransport(comm, lambda _: 56).post(1, np.zeros(7), np.zeros(7))
+    assert len(comm.requests) == 2
+
+
+def test_what_was_sent_before_the_peer_was_found_dead_is_kept(comm):
+    transport, comm.most = HostTransport(comm, lambda _: 24), 4
+    with pytest.raises(PeerDied):
+        transport.post(1, np.zeros(7), np.zeros(7))
+    assert transport.withdraw() == 1
+    assert [request.cancelled for request in comm.requests] == [True] * 3 + [False]
+
+
+def test_pieces_are_drained_as_they_were_sent(comm):
+    HostTransport(comm, lambda _: 24).drain(1, [56, 8, 0])
+    assert len(comm.requests) == 4
