@@ -134,7 +134,7 @@ class TrainConfig:
     reads and writes (device), or by way of host memory (staged); auto takes the best way
     there is."""
 
-    chunk_bytes: Annotated[int, at_least(1)] = 1 << 19
+    chunk_bytes: Annotated[int, at_least(1)] = 768 << 10
     """Size of the chunks in which parameters in host memory are mixed and sent, the same
     on all ranks."""
 

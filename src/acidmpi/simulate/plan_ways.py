@@ -44,7 +44,7 @@ RATES = (0.25, 0.5, 1.0, 2.0)
 DENSE_UP_TO = 512
 """Ranks up to which the complete graph, with n²/2 edges, is one of them."""
 
-STAGING_BYTES = 2 << 20
+STAGING_BYTES = 3 << 20
 """Chunks of an exchange under way: see `worker.exchange`."""
 
 NO_REMATCH = 0.8

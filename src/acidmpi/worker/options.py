@@ -59,7 +59,7 @@ class WorkerOptions:
     deadline_seconds: float = 300.0
     """How long a wait for others may see no progress before the run fails."""
 
-    chunk_bytes: int = 1 << 19
+    chunk_bytes: int = 768 << 10
     """Size of the chunks in which parameters in host memory are mixed and sent."""
 
     message_bytes: int | None = None
