@@ -14,8 +14,9 @@
 # The first is one shared cable: RATE is for all traffic of all ranks in both directions
 # TOGETHER. Two ranks that send to each other at once get half of it each.
 #
-# The second starts `mpiexec -n N PROGRAM…`, each rank in a namespace of its own with a link
-# to a switch, and RATE is what each rank may SEND; it receives as fast as others send.
+# The second starts `mpiexec -n N PROGRAM…`, each rank in namespaces of its own with a link
+# to a switch and a host name: for the program they are N machines. RATE is what each rank
+# may SEND; it receives as fast as others send.
 #
 # The namespaces are gone when the last process in them is, however that ends, and nothing
 # outside of them is changed. Status: that of COMMAND; 77 where this is not permitted; 2 for
@@ -102,7 +103,11 @@ a_link_each() {
     export PMIX_MCA_ptl_base_if_include=hub
     # shellcheck disable=SC2016
     exec mpiexec -n "$links" bash -c '
-        exec nsenter --net="/run/netns/rank${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" "$@"
+        export MACHINE="rank${OMPI_COMM_WORLD_RANK:-$PMI_RANK}"
+        exec nsenter --net="/run/netns/$MACHINE" unshare --uts bash -c "
+            echo \$MACHINE > /proc/sys/kernel/hostname
+            exec \"\$@\"
+        " "$MACHINE" "$@"
     ' rank "$@"
 }
 

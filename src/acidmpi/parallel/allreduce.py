@@ -31,10 +31,16 @@ STAGING_BYTES = 8 << 20
 ALIGNMENT_BYTES = 64
 
 
-def chunk_bytes(size: int) -> int:
-    """Bytes of a chunk among so many ranks; staging memory is bounded."""
+def chunk_bytes(size: int, longest: int | None = None) -> int:
+    """Bytes of a chunk among so many ranks; staging memory is bounded.
+
+    Args:
+        size: number of ranks.
+        longest: most bytes of a message; None: any.
+    """
     share = STAGING_BYTES // (DEPTH * max(size - 1, 1))
-    return max(min(share, LARGEST_CHUNK_BYTES) // ALIGNMENT_BYTES, 1) * ALIGNMENT_BYTES
+    most = min(share, LARGEST_CHUNK_BYTES, longest or LARGEST_CHUNK_BYTES)
+    return max(most // ALIGNMENT_BYTES, 1) * ALIGNMENT_BYTES
 
 
 def parts_of(array: Array, size: int) -> list[Array]:
@@ -44,9 +50,9 @@ def parts_of(array: Array, size: int) -> list[Array]:
     return [array[k * length : (k + 1) * length] for k in range(size)]
 
 
-def chunks_of(part: Array, size: int) -> list[Array]:
-    """A part cut into chunks."""
-    length = chunk_bytes(size) // part.itemsize
+def chunks_of(part: Array, size_bytes: int) -> list[Array]:
+    """A part cut into chunks of so many bytes."""
+    length = size_bytes // part.itemsize
     return [part[k : k + length] for k in range(0, part.size, length)]
 
 
@@ -57,12 +63,13 @@ class Outbound:
         comm: where messages go.
         peer: who owns the part.
         part: its elements in this rank's array.
+        chunk: bytes of a chunk.
     """
 
-    def __init__(self, comm: MPI.Comm, peer: int, part: Array) -> None:
+    def __init__(self, comm: MPI.Comm, peer: int, part: Array, chunk: int) -> None:
         self._comm = comm
         self._peer = peer
-        self._chunks = chunks_of(part, comm.size)
+        self._chunks = chunks_of(part, chunk)
         self._next = 0
         self._sending: deque[tuple[Array, MPI.Request]] = deque()
         self._returning: deque[MPI.Request] = deque()
@@ -104,16 +111,17 @@ class Owned:
         part: its elements in this rank's array.
         staging: bytes for `DEPTH` chunks of each peer.
         divisor: what sums are divided by before they go out.
+        chunk: bytes of a chunk.
     """
 
     def __init__(
-        self, comm: MPI.Comm, part: Array, staging: Array, divisor: int
+        self, comm: MPI.Comm, part: Array, staging: Array, divisor: int, chunk: int
     ) -> None:
         self._comm = comm
         self._divisor = divisor
         self._peers = [p for p in range(comm.size) if p != comm.rank]
-        self._chunks = chunks_of(part, comm.size)
-        shape = (DEPTH, len(self._peers), chunk_bytes(comm.size) // part.itemsize)
+        self._chunks = chunks_of(part, chunk)
+        shape = (DEPTH, len(self._peers), chunk // part.itemsize)
         self._staging = staging.view(part.dtype).reshape(shape)
         self._next = 0
         self._receiving: deque[list[MPI.Request]] = deque()
@@ -186,17 +194,23 @@ class LongSum:
     Args:
         comm: where messages go; of two ranks or more.
         array: float64 or float32, one-dimensional, contiguous; replaced by the sum.
-        staging: `staging_bytes(comm.size)` bytes that no other sum uses meanwhile.
+        staging: `staging_bytes(comm.size, chunk)` bytes that no other sum uses meanwhile.
         divisor: what the sum is divided by.
+        chunk: bytes of a chunk, the same on all ranks: see `chunk_bytes`.
     """
 
     def __init__(
-        self, comm: MPI.Comm, array: Array, staging: Array, divisor: int = 1
+        self,
+        comm: MPI.Comm,
+        array: Array,
+        staging: Array,
+        divisor: int,
+        chunk: int,
     ) -> None:
         parts = parts_of(array, comm.size)
-        self._owned = Owned(comm, parts[comm.rank], staging, divisor)
+        self._owned = Owned(comm, parts[comm.rank], staging, divisor, chunk)
         self._flows = [
-            Outbound(comm, peer, part)
+            Outbound(comm, peer, part, chunk)
             for peer, part in enumerate(parts)
             if peer != comm.rank
         ]
@@ -214,6 +228,6 @@ class LongSum:
         return moved
 
 
-def staging_bytes(size: int) -> int:
-    """Bytes of memory in which a sum receives others' numbers."""
-    return DEPTH * max(size - 1, 1) * chunk_bytes(size)
+def staging_bytes(size: int, chunk: int) -> int:
+    """Bytes of memory in which a sum receives others' numbers, in chunks of so many."""
+    return DEPTH * max(size - 1, 1) * chunk

@@ -22,6 +22,7 @@ from acidmpi.compression.protocol import Array, Compressor, Place, Reduction, Sp
 from acidmpi.errors import ConfigError
 from acidmpi.mpi.collectives import agreeing, check_same
 from acidmpi.mpi.communicators import Communicators, duplicate, told_to_all
+from acidmpi.mpi.library import mpi_library
 from acidmpi.mpi.nodes import find_node
 from acidmpi.mpi.threads import ProgressMode, check_thread_level
 from acidmpi.pairing.wire import Wire
@@ -35,6 +36,7 @@ from acidmpi.parallel.loop import HOT_SECONDS, AveragingLoop
 from acidmpi.parallel.messages import Channel, Traffic
 from acidmpi.parallel.statistics import ParallelStatistics
 from acidmpi.progress.drivers import PollingCaller, PollingThread
+from acidmpi.transport.pieces import longest_of_all
 
 
 class Averager:
@@ -95,6 +97,7 @@ class Averager:
         described = describe_start(specs, self._compressor, self._bucket_bytes, seed)
         check_same(collective, described, seconds)
         node = find_node(collective, seconds)
+        longest = longest_of_all(node, mpi_library())
         with agreeing(collective, seconds):
             place = Place(self.rank, self.size, seed)
             self._reduction = self._compressor.start(specs, place)
@@ -110,7 +113,7 @@ class Averager:
             reduction=self._reduction,
             plans=plans,
             channels=[
-                self._lane.channel(Channel(stage, self._traffic))
+                self._lane.channel(Channel(stage, self._traffic, longest))
                 for stage in self._stages
             ],
             wire=Wire(self._comms.control),

@@ -24,7 +24,7 @@ from acidmpi.compression.protocol import (
     Swap,
 )
 from acidmpi.errors import ConfigError
-from acidmpi.parallel.allreduce import LongSum, staging_bytes
+from acidmpi.parallel.allreduce import LongSum, chunk_bytes, staging_bytes
 
 LONG_SUM_BYTES = 1 << 20
 """From this size on a sum goes by `allreduce.LongSum`."""
@@ -102,10 +102,14 @@ class Channel:
     Args:
         comm: a communicator on which nobody else communicates.
         traffic: where messages are counted.
+        longest: most bytes of a message of a long sum, the same on all ranks; None: any.
     """
 
-    def __init__(self, comm: MPI.Comm, traffic: Traffic) -> None:
+    def __init__(
+        self, comm: MPI.Comm, traffic: Traffic, longest: int | None = None
+    ) -> None:
         self._comm = comm
+        self._chunk = chunk_bytes(comm.size, longest)
         self._traffic = traffic
         self._sums: deque[PendingSum] = deque()
         self._staging = np.empty(0, np.uint8)
@@ -133,8 +137,9 @@ class Channel:
 
     def _post_long(self, array: Array, divisor: int) -> Pending:
         if not self._staging.size:
-            self._staging = np.empty(staging_bytes(self._comm.size), np.uint8)
-        start = partial(LongSum, self._comm, array, self._staging, divisor)
+            size = staging_bytes(self._comm.size, self._chunk)
+            self._staging = np.empty(size, np.uint8)
+        start = partial(LongSum, self._comm, array, self._staging, divisor, self._chunk)
         pending = PendingSum(array, self._sums, start, self)
         self._sums.append(pending)
         return pending

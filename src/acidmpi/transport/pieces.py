@@ -33,9 +33,19 @@ def longest_message(asked: int | None, node: Node, library: str) -> Longest:
     """
     if asked is not None:
         return lambda _: asked
-    if node.fabric or not library.startswith("Open MPI") or all(node.beside):
+    if longest_of_all(node, library) is None:
         return whole
     return lambda peer: None if node.beside[peer] else AT_ONCE_BYTES
+
+
+def longest_of_all(node: Node, library: str) -> int | None:
+    """The same for messages of which each rank sends some to every other one.
+
+    Returns:
+        Bytes of the longest, if any goes to another machine over Open MPI's TCP.
+    """
+    tcp = library.startswith("Open MPI") and not node.fabric
+    return AT_ONCE_BYTES if tcp and not all(node.beside) else None
 
 
 def cut(size: int, longest: int | None) -> Iterator[slice]:

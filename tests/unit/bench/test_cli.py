@@ -10,7 +10,7 @@ from acidmpi.config.options import options_of
 
 FROZEN = {
     "kernels": "size rounds",
-    "exchange": "size dtype method chunk-bytes rounds deadline-seconds",
+    "exchange": "size dtype method chunk-bytes message-bytes rounds deadline-seconds",
     "pairing": "size topology method pairing seconds rounds seed deadline-seconds",
     "consensus": "topology method comm-rate unit-seconds units since seeds size dtype "
     "exchanges deadline-seconds",

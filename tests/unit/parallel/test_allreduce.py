@@ -31,19 +31,24 @@ def test_parts_make_up_the_array(length, size, dtype):
     assert size == 1 or not parts[1].size or parts[0].nbytes % ALIGNMENT_BYTES == 0
 
 
-@given(st.integers(0, 400_000), st.integers(2, 70), TYPES)
-def test_chunks_make_up_a_part_and_fit_into_staging(length, size, dtype):
-    part = np.zeros(length, dtype)
-    chunks = chunks_of(part, size)
+LONGEST = st.none() | st.integers(1, 1 << 20)
+
+
+@given(st.integers(0, 400_000), st.integers(2, 70), LONGEST, TYPES)
+def test_chunks_make_up_a_part_and_fit_into_staging(length, size, longest, dtype):
+    part, most = np.zeros(length, dtype), chunk_bytes(size, longest)
+    chunks = chunks_of(part, most)
     assert sum(chunk.size for chunk in chunks) == length
-    assert all(0 < chunk.nbytes <= chunk_bytes(size) for chunk in chunks)
+    assert all(0 < chunk.nbytes <= most for chunk in chunks)
 
 
-@given(st.integers(2, 4096))
-def test_staging_is_bounded(size):
-    assert chunk_bytes(size) <= LARGEST_CHUNK_BYTES
-    assert chunk_bytes(size) % ALIGNMENT_BYTES == 0
-    assert staging_bytes(size) <= max(STAGING_BYTES, 4 * size * ALIGNMENT_BYTES)
+@given(st.integers(2, 4096), LONGEST)
+def test_staging_is_bounded(size, longest):
+    chunk = chunk_bytes(size, longest)
+    assert chunk <= max(longest or LARGEST_CHUNK_BYTES, ALIGNMENT_BYTES)
+    assert chunk % ALIGNMENT_BYTES == 0
+    most = max(STAGING_BYTES, 4 * size * ALIGNMENT_BYTES)
+    assert staging_bytes(size, chunk) <= most
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 7])

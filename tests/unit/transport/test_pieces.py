@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 
 from acidmpi.mpi.fabric import has_adapter
 from acidmpi.mpi.nodes import Node
-from acidmpi.transport.pieces import AT_ONCE_BYTES, cut, longest_message
+from acidmpi.transport.pieces import (
+    AT_ONCE_BYTES,
+    cut,
+    longest_message,
+    longest_of_all,
+)
 
 OPEN_MPI, MPICH = "Open MPI v5.0.11", "MPICH Version: 5.0.2"
 
@@ -30,6 +35,12 @@ def test_over_tcp_open_mpi_gets_pieces_that_it_sends_at_once():
 )
 def test_elsewhere_messages_are_whole(more):
     assert rule(**more) == [None] * 3
+
+
+def test_where_every_rank_sends_to_every_other_one_machine_more_is_enough():
+    assert longest_of_all(node(), OPEN_MPI) == AT_ONCE_BYTES
+    assert longest_of_all(node(beside=(True,) * 3), OPEN_MPI) is None
+    assert longest_of_all(node(fabric=True), OPEN_MPI) is None
 
 
 def test_what_is_asked_for_holds_everywhere():
