@@ -17,7 +17,7 @@ from acidmpi.errors import (
     DisagreementError,
     RemoteError,
 )
-from acidmpi.parallel import allreduce, loop, messages
+from acidmpi.parallel import loop, messages
 from acidmpi.parallel.averager import Averager
 from acidmpi.parallel.messages import Channel, Traffic
 from acidmpi.parallel.step import StepRun
@@ -249,11 +249,10 @@ def test_several_stages_and_phases(progress):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_long_sums_are_those_of_numpy_bit_for_bit(monkeypatch, dtype, kind):
     monkeypatch.setattr(messages, "LONG_SUM_BYTES", 1)
-    monkeypatch.setattr(allreduce, "LARGEST_CHUNK_BYTES", 256)
     lengths = (1, 15, 16, 17, 100, 1000, 4099)
     everyone = [vectors_of(rank, lengths, dtype) for rank in range(SIZE)]
     comm = COMM.Dup()
-    channel = Channel(comm, Traffic())
+    channel = Channel(comm, Traffic(), longest=256)
     arrays = [vector.copy() for vector in everyone[RANK]]
     pending = [channel.post(kind(array)) for array in arrays]
     end = time.monotonic() + 20

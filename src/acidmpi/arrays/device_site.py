@@ -76,7 +76,7 @@ class DeviceSite:
         self.stream = accelerator.stream()
         """The communication loop's."""
         self._compute, self._communicate = _Side(), _Side()
-        self._flying: list[_Flying] = []
+        self._flying: list[Flying] = []
         # What the caller has queued so far, such as x itself, comes first.
         self._compute.stream = accelerator.caller()
         self._compute.last = accelerator.record(self._compute.stream)
@@ -125,7 +125,7 @@ class DeviceSite:
         room = self.accelerator.pinned(array.nbytes).view(array.dtype)
         self.accelerator.copy(room, array, self.stream)
         event = self.accelerator.record(self.stream)
-        flying = _Flying(self.accelerator, event, room, array)
+        flying = Flying(self.accelerator, event, room, array)
         self._flying.append(flying)  # its memory must outlive the copy
         return flying
 
@@ -139,7 +139,7 @@ class DeviceSite:
         room[...] = values
         self.accelerator.copy(array, room, self.stream)
         event = self.accelerator.record(self.stream)
-        self._flying.append(_Flying(self.accelerator, event, room, array))
+        self._flying.append(Flying(self.accelerator, event, room, array))
 
     def settle(self) -> None:
         """See `Site`."""
@@ -148,8 +148,15 @@ class DeviceSite:
             device.wait(device.caller(), self._communicate.last)
 
 
-class _Flying:
-    """A copy that the device makes; keeps both ends alive."""
+class Flying:
+    """A copy that the device makes; keeps both ends alive.
+
+    Args:
+        accelerator: the device.
+        event: behind the copy.
+        room: where it goes, page-locked.
+        array: where it comes from.
+    """
 
     def __init__(
         self, accelerator: Accelerator, event: Event, room: Array, array: Array

@@ -44,12 +44,20 @@ class Network:
             weight_decay=recipe.weight_decay,
             fused=fused,
         )
+        self._late: Any = None
+        if device is not None:
+            from acidmpi.arrays.torch.devices import LateLoss
+
+            self._late = LateLoss(next(self.model.parameters()).device)
         self._task = task
         self._batches: Iterator[Any] = task.batches()
         self._spare: Any = None
 
     def backward(self, rate: float) -> float:
         """Add the gradient of the next batch to the parameters'; returns the loss.
+
+        On a GPU it is the loss of the batch before, NaN the first time: this one's is not
+        computed yet.
 
         Args:
             rate: the learning rate that the optimizer is to use.
@@ -64,7 +72,10 @@ class Network:
         with fitting():
             loss = self._task.loss(self.model, next(self._batches))
             loss.backward()
-        return float(loss.detach())
+        if self._late is None:
+            return float(loss.detach())
+        before: float | None = self._late.swap(loss)
+        return math.nan if before is None else before
 
     def clip(self, limit: float) -> None:
         """Scale the gradients down where their common norm is above `limit`."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from acidmpi.arrays.accelerator import Accelerator
 from acidmpi.arrays.cuda.choice import import_cupy, make_gpu
 from acidmpi.arrays.flat import Array
+from acidmpi.arrays.late import Late
 from acidmpi.errors import DeviceMemoryError
 
 
@@ -55,6 +56,23 @@ def shared_tensor(array: Array) -> Tensor:
     if array.dtype == np.uint16:
         return torch.as_tensor(array.view(np.int16), device="cuda").view(torch.bfloat16)
     return torch.as_tensor(array, device="cuda")
+
+
+class LateLoss:
+    """Losses that a GPU computes, each read at the next one: see `arrays.late`.
+
+    Args:
+        device: the model's.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        accelerator = accelerator_for(device)
+        assert accelerator is not None
+        self._late = Late(accelerator)
+
+    def swap(self, loss: Tensor) -> float | None:
+        """The loss of the call before, or None the first time; this one's is under way."""
+        return self._late.swap(shared_array(loss.detach().float().reshape(1)))
 
 
 def has_cuda() -> bool:
