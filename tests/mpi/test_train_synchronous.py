@@ -12,6 +12,7 @@ from support.apart import Apart, pretend
 from support.train_command import finished, only_rank_0_says, records_of, summary_of
 from torch import nn
 
+from acidmpi.arrays.torch import devices
 from acidmpi.config.train import TrainConfig
 from acidmpi.tasks.classification import ClassificationTask
 from acidmpi.tasks.quadratic import Quadratic
@@ -139,15 +140,26 @@ def test_gradients_and_statistics_on_a_device_give_the_same(
         monkeypatch.setattr(
             module, "float_buffers", lambda m: [*map(cupy_like.ndarray, buffers(m))]
         )
-    pretend(monkeypatch, Apart())
+    device = Apart()
+    pretend(monkeypatch, device)
+    monkeypatch.setattr(devices, "accelerator_for", lambda _: device)
+    monkeypatch.setattr(devices, "shared_array", lambda t: cupy_like.ndarray(t.numpy()))
     monkeypatch.setattr(session.devices, "choose", lambda *_, **__: 0)
     monkeypatch.setattr(gradients, "_moved", lambda model, device: model)
     finished(run(*options, "--output", folder / "there"))
     here, there = (summary_of(folder / name) for name in ("here", "there"))
     assert (here["transport"], here["device"]) == ("host", ["cpu"] * COMM.size)
     assert (there["transport"], there["device"]) == ("staged", ["instant"] * COMM.size)
-    for key in ("test_loss", "train_loss", "gradients", "bytes_sent"):
+    for key in ("test_loss", "gradients", "bytes_sent"):
         assert here[key] == there[key]
+    at_once, late = (losses_of(folder / name) for name in ("here", "there"))
+    assert late == [None, *at_once[:-1]]
+
+
+def losses_of(folder):
+    """As this rank has recorded them with its gradients."""
+    records = records_of(folder, COMM.rank)
+    return [r["loss"] for r in records if r["kind"] == "gradient"]
 
 
 @pytest.mark.parametrize(
