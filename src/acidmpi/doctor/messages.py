@@ -15,10 +15,12 @@ from acidmpi.mpi.collectives import allgather
 from acidmpi.mpi.communicators import duplicate
 from acidmpi.mpi.library import mpi_library
 from acidmpi.mpi.loaded import loaded, mpi_library_file, mpiexec_beside
+from acidmpi.mpi.nodes import Node, find_node
 from acidmpi.mpi.threads import thread_level
 from acidmpi.progress import Deadline
 from acidmpi.testing.transports import delivers_both_directions, run_alone
 from acidmpi.transport.host import HostTransport
+from acidmpi.transport.pieces import longest_of_all
 from acidmpi.transport.protocol import Transport
 from acidmpi.transport.trial.parent import trial
 
@@ -38,6 +40,7 @@ def library(comm: MPI.Comm, seconds: float) -> Iterator[Finding]:
     yield Finding("mpi", "standard", ".".join(map(str, MPI.Get_version())))
     yield _threads([level for _, level, _ in told])
     yield _ranks(comm.size, hosts, os.environ)
+    yield from between_machines(find_node(comm, seconds), mpi_library())
 
 
 def _same(name: str, values: list[str]) -> Finding:
@@ -65,6 +68,17 @@ def _ranks(size: int, hosts: int, variables: Mapping[str, str]) -> Finding:
         told += f", but the launcher started {planned}"
         return Finding("mpi", "ranks", told, "bad", cure)
     return Finding("mpi", "ranks", told)
+
+
+def between_machines(node: Node, library: str) -> Iterator[Finding]:
+    """What leads to other machines, if there are any, and what follows for messages."""
+    if all(node.beside):
+        return
+    told = "an adapter for more than TCP" if node.fabric else "TCP"
+    longest = longest_of_all(node, library)
+    if longest is not None:
+        told += f", parameters in messages of {longest} bytes (--message-bytes)"
+    yield Finding("mpi", "between machines", told)
 
 
 def ucx() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from mpi4py import MPI
 from acidmpi.doctor import cli, gpus, messages, software
 from acidmpi.doctor.cli import main
 from acidmpi.doctor.options import DoctorOptions
+from acidmpi.mpi.nodes import Node
 from acidmpi.transport.trial.driver import GpuDevice, NoDevice
 from acidmpi.transport.trial.parent import Verdict
 
@@ -175,3 +176,16 @@ def test_a_launcher_of_another_mpi_is_noticed():
 def test_little_shared_memory_is_worth_a_word():
     assert software.shared_memory(64 << 20).state == "advice"
     assert software.shared_memory(1 << 30).state == "plain"
+
+
+def test_it_says_what_leads_to_other_machines_if_there_are_any():
+    def told(fabric, library="Open MPI v5.0.11", beside=(True, False)):
+        node = Node(0, 1, 2, beside=beside, fabric=fabric)
+        return [one.told for one in messages.between_machines(node, library)]
+
+    assert told(False) == [
+        "TCP, parameters in messages of 61440 bytes (--message-bytes)"
+    ]
+    assert told(False, "MPICH Version: 5.0.2") == ["TCP"]
+    assert told(True) == ["an adapter for more than TCP"]
+    assert told(False, beside=(True, True)) == []
