@@ -94,7 +94,7 @@ def check_exchanges(summary, method):
     else:
         assert sum(e > 0 for e in summary["exchanges"]) >= 2
     if method == "async":
-        assert rate == pytest.approx(2.0, abs=0.5)
+        assert 1.2 < rate < 3.5  # so short a run is all chance; not half, not twice
     if method == "adpsgd":
         for active, made in enumerate(summary["gradients"][::2]):
             assert summary["exchanges"][2 * active] <= made
