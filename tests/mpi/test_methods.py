@@ -63,9 +63,7 @@ def test_every_method_leaves_the_same_files(run, folder, method):
     for rank in range(COMM.size):
         check_records(summary, rank, records_of(folder, rank))
     if COMM.size > 1:
-        # In pairs a rank that gets no core in a short run is left behind.
-        sent = summary["bytes_sent"]
-        assert (max(sent) if method in IN_PAIRS else min(sent)) > 0
+        assert min(summary["bytes_sent"]) > 0
         check_exchanges(summary, method)
 
 
@@ -92,9 +90,9 @@ def check_exchanges(summary, method):
     elif method == "gossip":
         assert (rate, summary["exchanges"]) == (1.0, [steps] * COMM.size)
     else:
-        assert sum(e > 0 for e in summary["exchanges"]) >= 2
+        assert min(summary["exchanges"]) > 0
     if method == "async":
-        assert 1.2 < rate < 3.5  # so short a run is all chance; not half, not twice
+        assert rate == pytest.approx(2.0, abs=0.5)
     if method == "adpsgd":
         for active, made in enumerate(summary["gradients"][::2]):
             assert summary["exchanges"][2 * active] <= made
