@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "jobs" / "slurm" / "train.sbatch"
 
 
-STAND_IN = """#!/bin/bash
+# The kernel calls it bash, like the script itself.
+STAND_IN = """#!/usr/bin/env bash
 echo "{name} $*" >> "$CALLS"
 [[ {name} == scontrol ]] && exit 0
 [[ $MISHAPS -gt 0 && $(grep -c "{name}" "$CALLS") -gt $MISHAPS ]] && exit 0

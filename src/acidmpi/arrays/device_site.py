@@ -122,10 +122,7 @@ class DeviceSite:
     def fetch(self, array: Array) -> Fetch:
         """See `Site`; into page-locked memory of its own."""
         self._flying = [one for one in self._flying if not one.ready()]
-        room = self.accelerator.pinned(array.nbytes).view(array.dtype)
-        self.accelerator.copy(room, array, self.stream)
-        event = self.accelerator.record(self.stream)
-        flying = Flying(self.accelerator, event, room, array)
+        flying = fly(self.accelerator, array, self.stream)
         self._flying.append(flying)  # its memory must outlive the copy
         return flying
 
@@ -179,3 +176,10 @@ class Flying:
             deadline.check()
             time.sleep(LOOK_SECONDS)
         return self._room
+
+
+def fly(accelerator: Accelerator, array: Array, stream: Stream) -> Flying:
+    """Begin to copy `array` into page-locked memory of its own, in order of `stream`."""
+    room = accelerator.pinned(array.nbytes).view(array.dtype)
+    accelerator.copy(room, array, stream)
+    return Flying(accelerator, accelerator.record(stream), room, array)

@@ -5,7 +5,7 @@ left to do, and the device then waits for the host to give it more.
 """
 
 from acidmpi.arrays.accelerator import Accelerator
-from acidmpi.arrays.device_site import Flying
+from acidmpi.arrays.device_site import Flying, fly
 from acidmpi.arrays.flat import Array
 
 
@@ -32,12 +32,6 @@ class Late:
         Raises:
             DeadlineExceeded: the device does not finish the number before.
         """
-        device = self._accelerator
-        stream = device.caller()
-        room = device.pinned(array.nbytes).view(array.dtype)
-        device.copy(room, array, stream)
-        before, self._coming = (
-            self._coming,
-            Flying(device, device.record(stream), room, array),
-        )
+        device, before = self._accelerator, self._coming
+        self._coming = fly(device, array, device.caller())
         return None if before is None else float(before.values()[0])

@@ -41,7 +41,7 @@ class ExchangeOptions:
     """Size of the chunks; by default the worker's own."""
 
     message_bytes: Annotated[int | None, at_least(1)] = None
-    """Longest message of a chunk; by default as between this worker's ranks."""
+    """Longest message of a chunk; by default the worker's own rule."""
 
     rounds: Annotated[int, at_least(1)] = 15
     """How often each way is timed; they take turns."""
