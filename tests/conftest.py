@@ -31,14 +31,12 @@ def leave_out_compiler() -> None:
     """Put nothing in the place of torch's compiler, which no test uses.
 
     Every optimizer's `step()` imports it to mark its edges for compiled functions: four
-    seconds of a core on each rank.
+    seconds of a core on each rank. Torch, if a test uses it, finds this by itself.
     """
-    import torch
-
     compiler = ModuleType("torch._dynamo")
     compiler.graph_break = lambda *_args, **_options: None
     compiler.disable = lambda function, *_args, **_options: function
-    sys.modules["torch._dynamo"] = torch._dynamo = compiler
+    sys.modules["torch._dynamo"] = compiler
 
 
 @pytest.fixture(scope="session")

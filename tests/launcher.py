@@ -104,14 +104,18 @@ def watch(
 def show_hang(reason: str, folder: Path, ranks: int) -> None:
     """Show the failures so far and the stacks of all ranks."""
     states = read_states(folder, ranks)
-    ask_for_stacks(states.values(), folder)
+    dead = {rank for rank, state in states.items() if died(state)}
+    ask_for_stacks((s for s in states.values() if s.rank not in dead), folder)
     say(f"given up: {reason}")
     for rank in range(ranks):
         show_file(f"failure on rank {rank}", folder / f"rank-{rank}.failures")
     for rank in range(ranks):
         state = states.get(rank)
-        say(f"rank {rank} {describe(state)}; its stacks:")
-        print(own_frames(read(folder / f"rank-{rank}.stacks")), flush=True)
+        if rank in dead:
+            say_ended_early(rank, state)
+        else:
+            say(f"rank {rank} {describe(state)}; its stacks:")
+            print(own_frames(read(folder / f"rank-{rank}.stacks")), flush=True)
 
 
 def own_frames(stacks: str) -> str:
@@ -133,6 +137,17 @@ def describe(state: State | None) -> str:
     return f"(pid {state.pid}) is in {state.test} ({state.phase}) for {seconds:.1f} s"
 
 
+def died(state: State) -> bool:
+    """Whether a rank's process ended before its tests did."""
+    return state.status is None and not mpirun.alive(state.pid)
+
+
+def say_ended_early(rank: int, state: State | None) -> None:
+    """Where a rank was whose process is there no more."""
+    where = describe(state) if state is None else f"was in {state.test}"
+    say(f"rank {rank} ended early: it {where}")
+
+
 def judge(mpiexec_status: int, folder: Path, ranks: int) -> bool:
     """Look at what each rank ended with; show the output of those that failed."""
     states = read_states(folder, ranks)
@@ -140,8 +155,7 @@ def judge(mpiexec_status: int, folder: Path, ranks: int) -> bool:
     for rank in range(ranks):
         state = states.get(rank)
         if state is None or state.status is None:
-            where = describe(state) if state is None else f"was in {state.test}"
-            say(f"rank {rank} ended early: it {where}")
+            say_ended_early(rank, state)
             show_file(f"failure on rank {rank}", folder / f"rank-{rank}.failures")
         elif state.status:
             say(f"rank {rank} failed: pytest's status is {state.status}")

@@ -21,7 +21,8 @@ RUNS = {
     "allreduce": ["--clip", "100"],
     "localsgd": ["--local-steps", "4"],
 }
-QUADRATIC = ["--task", "quadratic", "--epochs", "0.3", "--progress", "inline"]
+QUADRATIC = ["--task", "quadratic", "--epochs", "1", "--progress", "inline"]
+"""Long enough, tenths of a second, that a rank which has to wait for a core takes part."""
 COMMON = {"schema", "kind", "seconds", "time", "gradients"}
 RECORDS = {
     "gradient": COMMON | {"loss", "lr"},
@@ -51,12 +52,12 @@ def test_every_method_is_held_to_it():
 
 @pytest.mark.parametrize("method", RUNS)
 def test_every_method_leaves_the_same_files(run, folder, method):
-    more = [*RUNS[method], "--evaluate-every", "0.1", "--deadline-seconds", "60"]
+    more = [*RUNS[method], "--evaluate-every", "0.3", "--deadline-seconds", "60"]
     finished(run(*QUADRATIC, "--method", method, *more, "--output", folder))
     summary = summary_of(folder)
     assert list(summary) == list(FIELDS)
     assert (summary["method"], summary["stop_reason"]) == (method, "finished")
-    assert sum(summary["gradients"]) >= 300
+    assert sum(summary["gradients"]) >= 1000
     assert summary["test_loss"] < 150  # 305 at the start
     assert summary["consensus_distance"] >= 0
     assert (summary["pairing"] is None) == (method not in IN_PAIRS)

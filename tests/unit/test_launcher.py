@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import launcher
 import pytest
 from support import mpirun
 from support.rank import Progress
@@ -182,6 +183,33 @@ def test_dies():
     assert result.returncode == 1
     assert "rank 1 ended early: it was in" in result.stdout
     assert "test_planted.py::test_dies" in result.stdout
+
+
+WAITS = """
+import faulthandler, signal, sys, time
+faulthandler.register(signal.SIGUSR2, file=open(sys.argv[1], "w"))
+print(flush=True)
+time.sleep(60)
+"""
+
+
+def test_death_is_reported_too_where_mpi_leaves_the_others_to_wait(tmp_path, capsys):
+    """They hear of it and fail, and the launcher gives up before mpiexec ends."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-c", WAITS, tmp_path / "rank-0.stacks"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as waits:
+        waits.stdout.readline()
+        for rank, process in enumerate((waits, gone)):
+            Progress(tmp_path, rank).enter("test_x", "call", pid=process.pid)
+        launcher.show_hang("rank 0 failed it: rank 1 still in test_x", tmp_path, 2)
+        waits.kill()
+    said = capsys.readouterr().out
+    assert "rank 1 ended early: it was in test_x" in said
+    assert "rank 0 ended early" not in said
+    stacks = stacks_by_rank(said)
+    assert list(stacks) == [0]
+    assert 'File "<string>"' in stacks[0]
 
 
 def test_empty_selection_is_a_failure(launch):

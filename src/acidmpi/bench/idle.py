@@ -27,7 +27,6 @@ SHARE_OF_64 = 0.30
 
 def run(options: IdleOptions, comm: MPI.Comm) -> list[Figure]:
     """Watch every rank at once."""
-    before = _share(lambda: time.sleep(options.seconds / 4))
     x = np.zeros(options.size, np.float32)
     with Gossip(
         x,
@@ -37,8 +36,9 @@ def run(options: IdleOptions, comm: MPI.Comm) -> list[Figure]:
     ):
         time.sleep(SETTLING_SECONDS)
         during = _share(lambda: time.sleep(options.seconds))
-    shares = comm.allgather((before, during))
-    return _figures([b for b, _ in shares], [d for _, d in shares])
+    without = _share(lambda: time.sleep(options.seconds / 4))
+    shares = comm.allgather((without, during))
+    return _figures([w for w, _ in shares], [d for _, d in shares])
 
 
 def _share(work: Callable[[], None]) -> float:
@@ -48,7 +48,7 @@ def _share(work: Callable[[], None]) -> float:
     return (time.process_time() - cpu) / (time.perf_counter() - wall)
 
 
-def _figures(before: list[float], during: list[float]) -> list[Figure]:
+def _figures(without: list[float], during: list[float]) -> list[Figure]:
     ranks = len(during)
 
     def figure(name: str, share: float, at_most: float | None = None) -> Figure:
@@ -59,5 +59,5 @@ def _figures(before: list[float], during: list[float]) -> list[Figure]:
         figure("idle loop, mean of ranks", sum(during) / ranks, SHARE),
         figure("idle loop, busiest rank", max(during), SHARE),
         figure("all loops together", sum(during), SHARE_OF_64 if ranks == 64 else None),
-        figure("without a loop, mean of ranks", sum(before) / ranks),
+        figure("without a loop, mean of ranks", sum(without) / ranks),
     ]

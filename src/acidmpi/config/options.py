@@ -13,6 +13,7 @@ import math
 import textwrap
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -163,6 +164,12 @@ _TAKEN: dict[type, tuple[type, ...]] = {
 
 def options_of(config: type) -> tuple[Option, ...]:
     """The options of a configuration class, in the order of its fields."""
+    return _options_of(config)
+
+
+@cache
+def _options_of(config: type) -> tuple[Option, ...]:
+    """Read once from the source: every configuration that is made asks for them."""
     hints = get_type_hints(config, include_extras=True)
     explanations = _explanations(config)
     return tuple(

@@ -162,7 +162,10 @@ class PollingCaller:
         backoff = Backoff(SHORTEST_SLEEP_SECONDS, self._longest)
         waited = False
         while not over():
+            seen = self._loop.activity
             self.poll()
+            if self._loop.activity != seen:
+                backoff.reset()
             if time.perf_counter() > end:
                 raise DeadlineExceeded(f"others did not follow within {seconds:g} s")
             if not over():

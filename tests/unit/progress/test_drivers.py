@@ -201,6 +201,16 @@ def test_a_waiting_caller_sleeps():
     assert loop.looks < 40
 
 
+def test_news_make_a_caller_look_again_soon(monkeypatch):
+    slept = []
+    monkeypatch.setattr("acidmpi.progress.drivers.time.sleep", slept.append)
+    quiet = [lambda loop: None]
+    loop, driver = inline([*quiet * 3, act, *quiet * 2, end])
+    assert driver.wait(lambda: loop.ended, 30.0)
+    # Polling goes on after news, so that the first of the two is a look without a sleep.
+    assert slept == [50e-6, 100e-6, 200e-6, 50e-6, 100e-6]
+
+
 def test_a_caller_that_need_not_wait_does_not_look():
     loop, driver = inline()
     assert not driver.wait(lambda: True, 30.0)
