@@ -113,7 +113,14 @@ def _breakdown(
             alone = statistics.median(t.alone for t in own)
             seconds["hidden"] = max(0.0, alone - max(0.0, seconds["exposed"]))
     for part, value in seconds.items():
-        yield Figure(name=f"{part}, {name}", value=1e3 * value, unit="ms")
+        beside = "backward" if part == "compress" else ""
+        yield Figure(
+            name=f"{part}, {name}",
+            value=1e3 * value,
+            unit="ms",
+            rival=1e3 * seconds[beside] if beside else None,
+            beside=beside,
+        )
 
 
 def _bytes(name: str, own: Sequence[Turn], scale: Scale) -> Figure:

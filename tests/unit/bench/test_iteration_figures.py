@@ -58,6 +58,14 @@ def test_what_is_not_exposed_of_the_time_alone_is_hidden(own, exposed, hidden):
     assert by_name["hidden, ssgd"].value == pytest.approx(hidden)
 
 
+def test_compression_stands_beside_the_backward_pass():
+    figure = found({"acpsgd": [turn(100, alone=0.05, sent=1.0, compress=0.001)]})[
+        "compress, acpsgd"
+    ]
+    assert (figure.value, figure.beside) == (pytest.approx(1), "backward")
+    assert figure.ratio == pytest.approx(0.05)
+
+
 def test_bytes_stand_beside_those_of_a_dense_ring():
     figure = found({"ssgd": [turn(100, sent=300.0)]})[
         "bytes sent per rank and iteration, ssgd"
