@@ -38,7 +38,8 @@ Vector = NDArray[np.float64]
 
 
 class Field(IntEnum):
-    """Places in the vector that ranks sum; one for each rank follows, then the sketch."""
+    """Places in the vector that ranks sum: a rank's counters since its start, then what
+    was added to each since it last told; one for each rank follows, then the sketch."""
 
     ELAPSED = 0
     GRADIENTS = 1
@@ -132,6 +133,9 @@ class Pulse:
         self._began_seconds = clock.now()
         self._done = False
         self._before = np.zeros(len(Field))
+        self._given = self._told = np.zeros(len(Field))
+        """This rank's counters: those in its last vector, and those that a round has
+        taken in. Each tells its own steps, for the sum of counters falls when one dies."""
         self._lately = np.zeros(len(Field))
         """Sums over the window of the unit."""
         self._steadily = np.zeros(len(Field))
@@ -151,7 +155,7 @@ class Pulse:
     @staticmethod
     def slots(size: int) -> slice:
         """Places with one number for each rank."""
-        return slice(len(Field), len(Field) + size)
+        return slice(2 * len(Field), 2 * len(Field) + size)
 
     def rewire(self, at_one: Coefficients) -> None:
         """Ranks have died: the constants of the graph of the others, at rate 1."""
@@ -163,7 +167,7 @@ class Pulse:
     @staticmethod
     def length(size: int) -> int:
         """Length of the vector that `size` ranks sum."""
-        return len(Field) + size + CELLS + 1
+        return 2 * len(Field) + size + CELLS + 1
 
     @property
     def overall_rate(self) -> float:
@@ -213,7 +217,7 @@ class Pulse:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: this rank's share of the sums, and what they said."""
-        sums = self._contribution()[: len(Field)]
+        sums = self._fields()
         sums[[Field.READY, Field.DONE, Field.SETS_ENDED, Field.SETS_KEPT]] = 0
         governor = self._governor
         return {
@@ -232,6 +236,7 @@ class Pulse:
         """
         self._elapsed_before = state["fields"][Field.ELAPSED]
         self._before[:] = fields.sum(axis=0)
+        self._told = np.array(state["fields"])
         self._lately[:], self._steadily[:] = state["lately"], state["steadily"]
         if self._governor is not None:
             self._governor.restore(state["rate"])
@@ -241,6 +246,14 @@ class Pulse:
         return self._elapsed_before + self._clock.now() - self._began_seconds
 
     def _contribution(self) -> Vector:
+        self._given = self._fields()
+        slots = self._ledger.all_known if self._mortal else np.zeros(self.size)
+        slots[self.rank] = self._ledger.gradients
+        sampled = self._state.sample(self._sketcher.coordinates)
+        sketch = self._sketcher.sketch(sampled)
+        return np.concatenate([self._given, self._given - self._told, slots, sketch])
+
+    def _fields(self) -> Vector:
         ledger, tally = self._ledger, self._tally
         loss_sum, loss_count = ledger.losses
         fields = np.zeros(len(Field))
@@ -254,15 +267,13 @@ class Pulse:
         if self._keeper is not None:
             ended, kept = self._keeper.contribution()
             fields[Field.SETS_ENDED], fields[Field.SETS_KEPT] = ended, kept
-        slots = ledger.all_known if self._mortal else np.zeros(self.size)
-        slots[self.rank] = ledger.gradients
-        sampled = self._state.sample(self._sketcher.coordinates)
-        return np.concatenate([fields, slots, self._sketcher.sketch(sampled)])
+        return fields
 
     def _digest(self, summed: Vector) -> None:
-        fields, rest = summed[: len(Field)], summed[len(Field) :]
+        fields, step, rest = np.split(summed, [len(Field), 2 * len(Field)])
         self._ledger.learn_all(rest[: self.size])
-        step = self._step(fields)
+        self._told = self._given
+        self._before, self._counted = fields, self._heartbeat.counted
         few, each = RATE_EXCHANGES
         window = few + each * self._counted
         remember(self._steadily, step, Field.EXCHANGES, window)
@@ -276,13 +287,6 @@ class Pulse:
             everyone = fields[Field.READY] == self._counted
             self._governor.heartbeat(self.beat.comm_rate, bool(everyone))
         self._record()
-
-    def _step(self, fields: Vector) -> Vector:
-        """What has been added since the last round, by the same ranks."""
-        counted = self._heartbeat.counted
-        step = fields - self._before if counted == self._counted else 0.0 * fields
-        self._before, self._counted = fields, counted
-        return step
 
     def _end_if_done(self, fields: Vector) -> None:
         """See whether all have ended; survivors tell each other, see `ENDED`."""

@@ -187,6 +187,32 @@ def test_one_busy_round_does_not_shake_the_rate(world):
     assert 0.85 < ranks.first.pulse.beat.comm_rate < 1.0
 
 
+def test_deaths_between_all_rounds_hide_neither_the_rate_nor_the_unit(world):
+    """The sums of the survivors say little of those before: each rank has its steps."""
+    ranks = Ranks(world, size=12)
+    alive = list(ranks.ranks)
+    for dies in range(8):
+        for one in alive:
+            for _ in range(20 + one.rank):  # the dead are no average of all
+                one.ledger.count_gradient(1.0, 1)
+            for _ in range(10):
+                one.tally.exchanged(0, 0, 0.0)
+        ranks.clock.advance(1.0)
+        alive.remove(ranks.ranks[dies])
+        summed = sum(one.pulse._contribution() for one in alive)
+        members = tuple(one.rank for one in alive)
+        for one in alive:
+            one.pulse._heartbeat = SimpleNamespace(
+                counted=len(alive), members=members, age=0.0
+            )
+            one.pulse._digest(summed)
+    last = ranks.ranks[-1].pulse
+    assert 10 / 31 < last.beat.comm_rate < 10 / 25
+    assert 1 / 31 < last.beat.unit_seconds < 1 / 25
+    assert last.beat.loss == pytest.approx(1.0)
+    assert last._governor.rate == pytest.approx(last.beat.comm_rate, rel=0.1)
+
+
 def test_losses_are_of_the_last_round_that_had_any(world):
     ranks = Ranks(world)
     ranks.work(gradients=2, loss=3.0)
@@ -316,5 +342,5 @@ def test_rounds_follow_each_other_at_once_when_a_rank_has_left(world):
 
 
 def test_the_vector_has_room_for_all():
-    assert Pulse.length(7) == len(Field) + 7 + CELLS + 1
+    assert Pulse.length(7) == 2 * len(Field) + 7 + CELLS + 1
     assert math.isnan(pulse_module.Beat().loss)
