@@ -38,8 +38,11 @@ Vector = NDArray[np.float64]
 
 
 class Field(IntEnum):
-    """Places in the vector that ranks sum: a rank's counters since its start, then what
-    was added to each since it last told; one for each rank follows, then the sketch."""
+    """Places in the vector that ranks sum: a rank's counters since its start.
+
+    What was added to each since the rank last told follows, then one place for each rank,
+    then the sketch.
+    """
 
     ELAPSED = 0
     GRADIENTS = 1
