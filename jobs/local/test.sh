@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every check and every test, on both MPIs; stops at the first that fails.
-# Two cores need about 18 minutes; each stage says how long it took.
+# Two cores need about 17 minutes; each stage says how long it took.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source jobs/local/common.sh
