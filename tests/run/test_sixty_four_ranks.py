@@ -15,24 +15,16 @@ BY_RANK = ("gradients", "exchanges", "control_messages", "bytes_sent", "idle_sec
 
 
 class Memory:
-    """The largest proportional set size of each process below mpiexec.
+    """The largest proportional set size of each process below mpiexec."""
 
-    Args:
-        folder: of the run; once it is there, the ranks are about to train.
-    """
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         self.largest_bytes: dict[int, int] = {}
-        self._folder = folder
         self._calls = 0
 
     def sample(self, mpiexec: int) -> None:
-        """Look at all processes, but not at every call: a look is work.
-
-        While they import, memory only grows.
-        """
+        """Look at all processes, but not at every call: a look is work."""
         self._calls += 1
-        if self._calls % (10 if self._folder.exists() else 100):
+        if self._calls % 10:
             return
         for pid in mpirun.descendants(mpiexec):
             with contextlib.suppress(OSError):
@@ -50,7 +42,7 @@ def pss_bytes(pid: int) -> int:
 def finished(tmp_path_factory):
     """One run, looked at by all tests here."""
     folder = tmp_path_factory.mktemp("run") / "digits"
-    memory = Memory(folder)
+    memory = Memory()
     result = mpirun.run(
         RANKS,
         ["-m", "acidmpi.train", "--output", folder],

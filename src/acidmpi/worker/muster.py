@@ -7,7 +7,8 @@ lowest survivor itself dies, the vectors of the round at hand are handed to the 
 
 A result holds for the ranks that were counted; `counted` says how many. Survivors may miss
 a result, or see two for one vector of theirs, when the one who adds up dies: results are
-sums of counters that only grow, so the newest one is all that matters.
+sums of counters that only grow, so the newest one is all that matters. The steps beside
+them, of which a survivor may miss one then, measure no more than rates.
 
 Owned by the communication loop.
 """
