@@ -153,13 +153,13 @@ class Engine:
 
     @property
     def progress(self) -> float:
-        """Share of the goal that is done, by all ranks, in [0, 1]; 0 without a goal."""
+        """Share of the goal done by all ranks, as forecast, in [0, 1]; 0 without a goal."""
         goal, ledger = self.options.total_gradients, self._parts.ledger
         if goal is None:
             return 0.0
         if self._parts.quota is not None:
             return min(1.0, ledger.gradients / self._parts.quota)
-        return min(1.0, ledger.total_gradients / goal)
+        return min(1.0, self._parts.pulse.forecast.total / goal)
 
     @property
     def total_gradients(self) -> int:

@@ -46,7 +46,8 @@ class Ledger:
         self._known = np.zeros(size, np.int64)
         self._total = 0
         self._own = 0
-        self._goal = goal
+        self.goal = goal
+        """Gradients of all ranks after which all stop, or None; never changes."""
         self._exchanges = 0
         self._waiting = False
         self._losses = [0.0, 0.0]
@@ -249,6 +250,6 @@ class Ledger:
             self._check_goal()
 
     def _check_goal(self) -> None:
-        if self._goal is not None and self._total >= self._goal:
+        if self.goal is not None and self._total >= self.goal:
             self.flags |= FINISHED
             self._changed.notify_all()

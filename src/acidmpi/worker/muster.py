@@ -82,7 +82,12 @@ class Muster:
     @property
     def age(self) -> float:
         """Time since the last result, in intervals as they really are."""
-        return self._since / max(self._interval, self._period)
+        return self._since / self.period_seconds
+
+    @property
+    def period_seconds(self) -> float:
+        """Time between results: a pause, or what the last one has really taken."""
+        return max(self._interval, self._period)
 
     @property
     def _since(self) -> float:

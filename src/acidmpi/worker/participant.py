@@ -44,7 +44,10 @@ class Participant(ABC):
 
     @property
     def progress(self) -> float:
-        """Share of `total_gradients` that is done, by all ranks, in [0, 1]."""
+        """Share of `total_gradients` that is done, by all ranks, in [0, 1].
+
+        Between heartbeats it is a forecast, which the next one may take back a little.
+        """
         return self._engine.progress
 
     @property

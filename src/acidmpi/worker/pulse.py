@@ -22,6 +22,7 @@ from acidmpi.telemetry.heartbeat import Heartbeat
 from acidmpi.telemetry.sketch import CELLS, Sketcher, consensus_distance
 from acidmpi.worker.averaging import Averaging
 from acidmpi.worker.collecting import Collecting
+from acidmpi.worker.forecast import Forecast
 from acidmpi.worker.ledger import ENDED, Ledger
 from acidmpi.worker.muster import Muster
 from acidmpi.worker.state import RankState
@@ -116,6 +117,8 @@ class Pulse:
         self._mortal = isinstance(heartbeat, Muster)
         self._all_done = False
         self.beat = Beat()
+        self.forecast = Forecast(ledger, clock)
+        """What all have made by now."""
         self.coefficients = coefficients
         self.working_coefficients = coefficients
         """The last ones that mix: what the run worked with, for its summary."""
@@ -203,7 +206,7 @@ class Pulse:
         """
         if self.all_done:
             return False
-        self._heartbeat.hurried = self._ledger.retired
+        self._heartbeat.hurried = self._ledger.retired or self.forecast.complete
         self._done = self._done or idle
         summed = self._heartbeat.poll(self._contribution)
         if summed is not None:
@@ -282,6 +285,7 @@ class Pulse:
         remember(self._steadily, step, Field.EXCHANGES, window)
         remember(self._lately, step, Field.GRADIENTS, UNIT_GRADIENTS * self._counted)
         self.beat = self._read(fields, step, rest[self.size :])
+        self._foretell()
         self._end_if_done(fields)
         self._keep(fields)
         if self._averaging is not None:
@@ -290,6 +294,14 @@ class Pulse:
             everyone = fields[Field.READY] == self._counted
             self._governor.heartbeat(self.beat.comm_rate, bool(everyone))
         self._record()
+
+    def _foretell(self) -> None:
+        """The others have gone on since this rank gave its part."""
+        elapsed, gradients = self._lately[[Field.ELAPSED, Field.GRADIENTS]]
+        each = float(gradients / elapsed) if elapsed > 0 else 0.0
+        began = self._clock.now() - (self._elapsed() - self._given[Field.ELAPSED])
+        period = self._heartbeat.period_seconds
+        self.forecast.tell(began, (self._counted - 1) * each, period)
 
     def _end_if_done(self, fields: Vector) -> None:
         """See whether all have ended; survivors tell each other, see `ENDED`."""

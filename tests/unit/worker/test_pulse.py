@@ -37,20 +37,21 @@ class Ranks:
         accelerated=True,
         logical=False,
         rate=1.0,
+        goal=None,
     ):
         self.clock = ManualClock()
         self.world = world(size)
         self.ranks = [
-            self._make(r, size, unit, governed, accelerated, logical, rate)
+            self._make(r, size, unit, governed, accelerated, logical, rate, goal)
             for r in range(size)
         ]
 
-    def _make(self, rank, size, unit, governed, accelerated, logical, rate):
+    def _make(self, rank, size, unit, governed, accelerated, logical, rate, goal):
         clock, comm = self.clock, self.world.comm(rank)
         units = LogicalUnits() if logical else WallUnits(clock, unit)
         x = np.full(10, float(rank))
         state = RankState([x], load("reference"), units, accelerated)
-        ledger, tally = Ledger(rank, size, None), Tally(size)
+        ledger, tally = Ledger(rank, size, goal), Tally(size)
         told, records = [], []
         pulse = Pulse(
             heartbeat=Heartbeat(comm, Pulse.length(size), 1.0, 100.0, clock),
@@ -89,6 +90,12 @@ class Ranks:
                 return
             self.clock.advance(1e-9)
         raise AssertionError("the round did not end")
+
+    def look(self):
+        """Every rank looks a few times; a round takes place if one is due."""
+        for _ in range(3):
+            for one in self.ranks:
+                one.pulse.poll(idle=False)
 
     @property
     def first(self):
@@ -203,7 +210,7 @@ def test_deaths_between_all_rounds_hide_neither_the_rate_nor_the_unit(world):
         members = tuple(one.rank for one in alive)
         for one in alive:
             one.pulse._heartbeat = SimpleNamespace(
-                counted=len(alive), members=members, age=0.0
+                counted=len(alive), members=members, age=0.0, period_seconds=1.0
             )
             one.pulse._digest(summed)
     last = ranks.ranks[-1].pulse
@@ -211,6 +218,52 @@ def test_deaths_between_all_rounds_hide_neither_the_rate_nor_the_unit(world):
     assert 1 / 31 < last.beat.unit_seconds < 1 / 25
     assert last.beat.loss == pytest.approx(1.0)
     assert last._governor.rate == pytest.approx(last.beat.comm_rate, rel=0.1)
+
+
+def steps(ranks, number, gradients, seconds):
+    """So many steps of every rank, with what each forecasts; no round in between."""
+    for _ in range(number):
+        ranks.work(gradients=gradients, seconds=seconds)
+        yield [one.pulse.forecast.total for one in ranks.ranks]
+
+
+def test_others_are_thought_on_between_rounds(world):
+    ranks = Ranks(world, size=4)
+    for _ in range(8):
+        ranks.work(gradients=10)
+        ranks.beat()
+    for made, found in enumerate(steps(ranks, 5, 2, 0.2), 1):
+        assert found == pytest.approx([320 + 8 * made] * 4, rel=1e-3)
+    assert [one.ledger.total_gradients for one in ranks.ranks] == [330] * 4
+
+
+def test_what_was_made_while_a_round_was_under_way_is_thought_on(world):
+    ranks = Ranks(world, size=2)
+    for _ in range(8):
+        ranks.work(gradients=10)
+        ranks.beat()
+    ranks.work(gradients=10)
+    ranks.clock.advance(1e-9)
+    for one in ranks.ranks:
+        assert not one.pulse.poll(idle=False), "it begins"
+    ranks.work(gradients=5, seconds=0.5)
+    for one in ranks.ranks:
+        assert one.pulse.poll(idle=False), "it ends"
+    assert ranks.first.ledger.total_gradients == 185, "5 of the other one are not in it"
+    assert ranks.first.pulse.forecast.total == pytest.approx(190, rel=1e-3)
+
+
+def test_a_round_begins_when_the_goal_should_be_reached(world):
+    ranks = Ranks(world, size=4, goal=390)
+    for _ in range(9):
+        ranks.work(gradients=10)
+        ranks.beat()
+    rounds = ranks.first.pulse.heartbeat.rounds
+    for _ in range(4):
+        ranks.work(gradients=2, seconds=0.2)  # a round is due after 1 s
+        ranks.look()
+    assert ranks.first.pulse.heartbeat.rounds == rounds + 1
+    assert all(one.ledger.stopped for one in ranks.ranks)
 
 
 def test_losses_are_of_the_last_round_that_had_any(world):
