@@ -182,6 +182,8 @@ class Cutter:
             self._parts["tally"].restore(part["tally"])
             self._parts["exchanger"].restore(part["exchanger"])
             self._parts["pulse"].restore(part["pulse"], np.array(saved.fields))
+        else:
+            self._parts["pulse"].begin_after(sum(saved.counts))
         for name in ("machine", "demand"):
             self._parts[name].restore(part[name] if same else {}, events)
 

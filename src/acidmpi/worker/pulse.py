@@ -136,6 +136,8 @@ class Pulse:
         self._metrics = metrics
         self._keeper = keeper
         self._elapsed_before = 0.0
+        self._earlier = 0
+        """Gradients of all ranks whose time and exchanges are not counted here."""
         self._began_seconds = clock.now()
         self._done = False
         self._before = np.zeros(len(Field))
@@ -183,7 +185,8 @@ class Pulse:
             return 0.0
         if self._fixed_unit:
             return float(total[Field.EXCHANGES] * unit / total[Field.ELAPSED])
-        return float(total[Field.EXCHANGES] / max(total[Field.GRADIENTS], 1.0))
+        gradients = total[Field.GRADIENTS] - self._earlier
+        return float(total[Field.EXCHANGES] / max(gradients, 1.0))
 
     @property
     def heartbeat_age(self) -> float:
@@ -246,6 +249,14 @@ class Pulse:
         self._lately[:], self._steadily[:] = state["lately"], state["steadily"]
         if self._governor is not None:
             self._governor.restore(state["rate"])
+
+    def begin_after(self, gradients: int) -> None:
+        """Go on after so many gradients of all ranks, of which the ledger knows already.
+
+        Their time and their exchanges belong to another number of ranks.
+        """
+        self._told = self._fields()
+        self._earlier = gradients
 
     def _elapsed(self) -> float:
         """Seconds of this rank so far, those of earlier starts included."""

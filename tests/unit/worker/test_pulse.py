@@ -266,6 +266,22 @@ def test_a_round_begins_when_the_goal_should_be_reached(world):
     assert all(one.ledger.stopped for one in ranks.ranks)
 
 
+def test_gradients_of_an_earlier_run_count_in_no_rate(world):
+    ranks = Ranks(world, size=3, goal=10_000)
+    for one in ranks.ranks:
+        own = {"gradients": 500, "samples": 0, "losses": [0.0, 0], "idle_seconds": 0.0}
+        one.ledger.restore(own, [500] * 3)
+        one.pulse.begin_after(1500)
+    ranks.work(gradients=10, exchanges=4)
+    ranks.beat()
+    pulse = ranks.first.pulse
+    assert pulse.beat.total_gradients == 1530
+    assert pulse.beat.unit_seconds == pytest.approx(0.1)
+    assert pulse.beat.comm_rate == pulse.overall_rate == pytest.approx(0.4)
+    ranks.clock.advance(0.5)
+    assert pulse.forecast.total == pytest.approx(1540, rel=1e-3)
+
+
 def test_losses_are_of_the_last_round_that_had_any(world):
     ranks = Ranks(world)
     ranks.work(gradients=2, loss=3.0)
