@@ -1,11 +1,13 @@
 """Averages of the model over all ranks in the middle of a run.
 
-Every rank contributes (x + x̃)/2 as it stands when a heartbeat tells that the next mark is
-passed: all see the same heartbeats, so all take part in the same averages in the same
+Every rank contributes (x + x̃)/2 as it stands from when a heartbeat tells that the next mark
+is passed: all see the same heartbeats, so all take part in the same averages in the same
 order. Contributions are from slightly different moments, as everything here is. Rank 0
-receives the result; nobody waits for it.
+receives the result; nobody waits for it. Neither do exchanges: a rank reads its own part a
+few blocks at a time.
 """
 
+import math
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -24,6 +26,9 @@ Array = NDArray[Any]
 
 LOOKS = 8
 
+READ_BYTES = 4 << 20
+"""What is read of x before anything else is looked at, in whole blocks."""
+
 
 class Average(NamedTuple):
     """An average of all ranks."""
@@ -35,11 +40,40 @@ class Average(NamedTuple):
     """One array for each buffer; float32 for 16-bit parameters."""
 
 
-class _Round(NamedTuple):
-    total: int
-    mine: list[Array]
-    result: list[Array]
-    requests: list[Request]
+class Halves:
+    """(x + x̃)/2 of this rank, read a few blocks at a time.
+
+    Args:
+        state: the parameters.
+    """
+
+    def __init__(self, state: RankState) -> None:
+        self._state = state
+        self._left = deque(state.blocks)
+        self.arrays: list[Array] = [
+            np.empty(x.size, wide_dtype(x.dtype)) for x in state.arrays
+        ]
+        """One for each buffer, at least float32; not all there until `read` says so."""
+
+    def read(self, most_bytes: float = READ_BYTES) -> bool:
+        """Read so much more, one block at least; whether all is there."""
+        read = 0
+        while self._left and read < most_bytes:
+            chunk = self._left.popleft()
+            half = widen(self._state.read_half(chunk))
+            self.arrays[chunk.buffer][chunk.start : chunk.stop] = half
+            read += half.nbytes
+        return not self._left
+
+
+class _Round:
+    """An average under way."""
+
+    def __init__(self, total: int, mine: Halves) -> None:
+        self.total, self.mine = total, mine
+        self.result: list[Array] = []
+        self.requests: list[Request] | None = None
+        """None until this rank's part is read."""
 
 
 class Marks:
@@ -103,6 +137,7 @@ class Averaging:
 
     def poll(self) -> None:
         """Hand over what is complete."""
+        self._read()
         if self._rounds and self._complete(self._rounds[0].requests):
             done = self._rounds.popleft()
             if self._comm.rank == 0:
@@ -115,8 +150,10 @@ class Averaging:
         """Whether one is under way: MPI moves it on only while it is looked at."""
         return bool(self._rounds)
 
-    def _complete(self, requests: list[Request]) -> bool:
+    def _complete(self, requests: list[Request] | None) -> bool:
         """A long reduction needs many looks: take several at a time."""
+        if requests is None:
+            return False
         return any(all(r.Test() for r in requests) for _ in range(LOOKS))
 
     def finish(self) -> Steps[None]:
@@ -130,19 +167,28 @@ class Averaging:
             yield Pace.POLL
 
     def _begin(self, total: int) -> None:
-        mine = half_sums(self._state)
-        root = self._comm.rank == 0
-        result = [np.empty_like(a) if root else np.empty(0, a.dtype) for a in mine]
-        requests = [
-            start_sum_at_root(self._comm, a, r)
-            for a, r in zip(mine, result, strict=True)
+        self._rounds.append(_Round(total, Halves(self._state)))
+        self._read()
+
+    def _read(self) -> None:
+        """Go on with the first part that is not read; the sums begin in that order."""
+        at_hand = next((one for one in self._rounds if one.requests is None), None)
+        if at_hand is not None and at_hand.mine.read():
+            self._add_up(at_hand)
+
+    def _add_up(self, begun: _Round) -> None:
+        mine, root = begun.mine.arrays, self._comm.rank == 0
+        begun.result = [
+            np.empty_like(a) if root else np.empty(0, a.dtype) for a in mine
         ]
-        self._rounds.append(_Round(total, mine, result, requests))
+        begun.requests = [
+            start_sum_at_root(self._comm, a, r)
+            for a, r in zip(mine, begun.result, strict=True)
+        ]
 
 
 def half_sums(state: RankState) -> list[Array]:
     """(x + x̃)/2 of this rank, one new array for each buffer, at least float32."""
-    out = [np.empty(x.size, wide_dtype(x.dtype)) for x in state.arrays]
-    for chunk in state.blocks:
-        out[chunk.buffer][chunk.start : chunk.stop] = widen(state.read_half(chunk))
-    return out
+    halves = Halves(state)
+    halves.read(math.inf)
+    return halves.arrays

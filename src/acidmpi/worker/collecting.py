@@ -27,7 +27,7 @@ from acidmpi.mpi.reductions import (
 )
 from acidmpi.pairing.wire import CALL
 from acidmpi.progress import Deadline, Pace, Steps
-from acidmpi.worker.averaging import Average, Marks, half_sums
+from acidmpi.worker.averaging import Average, Halves, Marks
 from acidmpi.worker.ledger import ENDED, Ledger
 from acidmpi.worker.membership import Membership
 from acidmpi.worker.state import RankState
@@ -50,9 +50,10 @@ class _Parcel(NamedTuple):
 class _Round:
     """An average that this rank collects."""
 
-    def __init__(self, number: int, total: int, mine: list[Array]) -> None:
+    def __init__(self, number: int, total: int, mine: Halves) -> None:
         self.number, self.total = number, total
-        self.sums = mine
+        self.mine = mine
+        self.sums = mine.arrays
         self.counted = 1
         self.left: deque[int] = deque()
         self.coming: _Parcel | None = None
@@ -91,6 +92,8 @@ class Collecting:
         self._deadline_seconds = deadline_seconds
         self._number = 0
         self._rounds: deque[_Round] = deque()
+        self._called: deque[tuple[int, int, Halves]] = deque()
+        """Parts that are being read: for whom, of which average."""
         self._leaving: list[_Parcel] = []
         self._lost: list[_Parcel] = []
         """Parcels of the dead: MPI may still use their memory."""
@@ -100,7 +103,7 @@ class Collecting:
     @property
     def pending(self) -> bool:
         """Whether one is under way here."""
-        return bool(self._rounds or self._leaving)
+        return bool(self._rounds or self._called or self._leaving)
 
     def passed(self, total_gradients: int) -> None:
         """All ranks have made so many gradients: call for an average if one is due."""
@@ -111,11 +114,12 @@ class Collecting:
     def hear(self, source: int, load: bytes) -> None:
         """`source` calls for this rank's part."""
         (number,) = np.frombuffer(load, np.int64).tolist()
-        arrays = half_sums(self._state)
-        self._leaving.append(self._parcel(start_sending, arrays, source, number))
+        self._called.append((source, number, Halves(self._state)))
+        self._read()
 
     def poll(self) -> None:
-        """Take what has come, and see what has left."""
+        """Take what has come, read on, and see what has left."""
+        self._read()
         self._leaving = [one for one in self._leaving if not self._gone(one)]
         if self._rounds:
             self._collect(self._rounds[0])
@@ -130,9 +134,17 @@ class Collecting:
             deadline.check()
             yield Pace.POLL
 
+    def _read(self) -> None:
+        """Go on with the first part that was called for; once read, it leaves."""
+        if not self._called or not self._called[0][2].read():
+            return
+        source, number, halves = self._called.popleft()
+        parcel = self._parcel(start_sending, halves.arrays, source, number)
+        self._leaving.append(parcel)
+
     def _begin(self, total: int) -> None:
         self._number += 1
-        begun = _Round(self._number, total, half_sums(self._state))
+        begun = _Round(self._number, total, Halves(self._state))
         load = np.array([self._number], np.int64).tobytes()
         for peer in self._membership.others:
             self.send(peer, CALL, load)
@@ -140,6 +152,8 @@ class Collecting:
         self._rounds.append(begun)
 
     def _collect(self, at_hand: _Round) -> None:
+        if not at_hand.mine.read():
+            return
         parcel = at_hand.coming
         if parcel is not None:
             if not self._gone(parcel):

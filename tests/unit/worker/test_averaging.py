@@ -1,5 +1,7 @@
 """Averages in mid-run and at the end, over ranks of one process and over MPI_COMM_SELF."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from mpi4py import MPI
@@ -9,7 +11,8 @@ from acidmpi.clocks import ManualClock
 from acidmpi.errors import DeadlineExceeded
 from acidmpi.kernels import load
 from acidmpi.testing.exchanges import ManualUnits
-from acidmpi.worker.averaging import Averaging, half_sums
+from acidmpi.worker import collecting
+from acidmpi.worker.averaging import READ_BYTES, Averaging, Halves, half_sums
 from acidmpi.worker.final import (
     average_arrays,
     average_state,
@@ -30,10 +33,10 @@ def make_state(rank, dtype="float64", sizes=(30, 7)):
 
 
 class Ranks:
-    def __init__(self, world, size=3, every=10, dtype="float64"):
+    def __init__(self, world, size=3, every=10, dtype="float64", sizes=(30, 7)):
         self.clock = ManualClock()
         self.world = world(size)
-        self.states = [make_state(r, dtype) for r in range(size)]
+        self.states = [make_state(r, dtype, sizes) for r in range(size)]
         self.ledgers = [Ledger(r, size, None) for r in range(size)]
         self.averaging = [
             Averaging(
@@ -107,6 +110,91 @@ def test_an_average_is_of_the_moment_at_which_it_began(world):
     for state in ranks.states:
         state.arrays[0][:] = 1e9
     np.testing.assert_allclose(ranks.poll().arrays[0], expected, atol=1e-14)
+
+
+LONG = (3 * READ_BYTES // 8 + 5, 7)
+"""Numbers of float64 that are read in four goes."""
+
+
+def test_a_long_part_is_read_a_little_at_a_time(world):
+    ranks = Ranks(world, size=2, sizes=LONG)
+    expected = np.mean([half_sums(state)[0] for state in ranks.states], axis=0)
+    ranks.passed(10)
+    ranks.passed(20)
+    seen = []
+    for looks in range(20):
+        average = ranks.poll()
+        if average is not None:
+            seen.append((looks, average.total_gradients))
+            np.testing.assert_allclose(average.arrays[0], expected, atol=1e-14)
+    assert [total for _, total in seen] == [10, 20]
+    assert seen[0][0] >= 1, "something else had its turn between the pieces"
+    assert not ranks.averaging[0].pending
+
+
+def test_a_read_takes_one_block_at_least():
+    state = make_state(0, sizes=LONG)
+    halves, goes = Halves(state), 1
+    while not halves.read(most_bytes=1):
+        goes += 1
+    assert goes == len(state.blocks) > 4
+    for found, whole in zip(halves.arrays, half_sums(state), strict=True):
+        np.testing.assert_array_equal(found, whole)
+
+
+class Parcels:
+    """Stands for MPI between the lowest survivor and another one."""
+
+    def __init__(self, monkeypatch):
+        self.sent = []
+        monkeypatch.setattr(collecting, "start_sending", self.send)
+        monkeypatch.setattr(collecting, "start_receiving", self.receive)
+
+    def send(self, comm, array, peer, tag):
+        self.sent.append((peer, array.copy()))
+        return SimpleNamespace(Test=lambda: True)
+
+    def receive(self, comm, array, peer, tag):
+        array[:] = self.sent.pop(0)[1]
+        return SimpleNamespace(Test=lambda: True)
+
+
+def test_survivors_read_a_little_at_a_time_too(monkeypatch):
+    parcels, clock = Parcels(monkeypatch), ManualClock()
+    states = [make_state(r, sizes=LONG) for r in range(2)]
+    ledgers = [Ledger(r, 2, None) for r in range(2)]
+    first, second = (
+        collecting.Collecting(
+            None,
+            SimpleNamespace(leads=r == 0, others=(1 - r,), dead=()),
+            states[r],
+            ledgers[r],
+            10,
+            clock,
+            5.0,
+        )
+        for r in range(2)
+    )
+    first.send = lambda peer, kind, load: second.hear(0, load)
+    first.passed(10)
+    assert first.pending
+    assert second.pending
+    looks = 0
+    while second.pending:
+        assert not parcels.sent
+        second.poll()
+        looks += 1
+    assert looks >= 2
+    assert [peer for peer, _ in parcels.sent] == [0, 0]
+    looks = 0
+    while first.pending:
+        first.poll()
+        looks += 1
+    assert looks >= 3
+    average = ledgers[0].take_average()
+    for k, array in enumerate(average.arrays):
+        expected = np.mean([half_sums(state)[k] for state in states], axis=0)
+        np.testing.assert_allclose(array, expected, atol=1e-14)
 
 
 def test_nobody_waits_for_a_slow_rank_until_the_end(world):
