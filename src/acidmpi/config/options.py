@@ -111,7 +111,7 @@ class Option:
         if self.kind not in (int, float):
             return self.check(text)
         try:
-            return self.check(self.kind(text))
+            return self.check(_whole(text) if self.kind is int else float(text))
         except ValueError as error:
             raise self.refuse(text) from error
 
@@ -160,6 +160,20 @@ _TAKEN: dict[type, tuple[type, ...]] = {
     bool: (bool,),
     Path: (str, Path),
 }
+
+
+def _whole(text: str) -> int:
+    """A whole number, also as 1e6.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        if (number := float(text)).is_integer():
+            return int(number)
+        raise
 
 
 def options_of(config: type) -> tuple[Option, ...]:

@@ -70,6 +70,8 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         (["--lr", "nan"], "--lr must be a number"),
         (["--lr", "1e999"], "--lr must be a number"),
         (["--batch-size", "1.5"], "--batch-size must be a whole number"),
+        (["--batch-size", "inf"], "--batch-size must be a whole number"),
+        (["--batch-size", "nan"], "--batch-size must be a whole number"),
         (["--max-lag", "-1"], "--max-lag must be"),
         (["--method", "asynch"], "did you mean 'async'?"),
         (["--device", "gpu"], "--device must be one of auto, cpu, cuda, got 'gpu'"),
@@ -82,6 +84,15 @@ def test_a_mistake_is_one_line_that_names_it(arguments, message):
         run(*arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["32", "3.2e1", "32.0", " 32 "])
+def test_whole_numbers_may_have_an_exponent(text):
+    assert run("--batch-size", text).batch_size == 32
+
+
+def test_a_whole_number_keeps_all_its_digits():
+    assert run("--chunk-bytes", str(2**60 + 1)).chunk_bytes == 2**60 + 1
 
 
 def test_help_shows_every_option_with_its_explanation_and_default(capsys):
