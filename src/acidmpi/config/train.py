@@ -40,7 +40,7 @@ USED_BY = {
     "comm_rate": CLOCKED,
     "max_lag": ASYNCHRONOUS,
     "pairing": CLOCKED,
-    "safety": CLOCKED,
+    "safety": ("a2cid2",),
     "fault_tolerant": ("a2cid2", "async"),
     "compression": ("allreduce",),
     "matrix_rank": ("allreduce",),

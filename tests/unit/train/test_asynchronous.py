@@ -107,25 +107,26 @@ def test_an_average_is_evaluated_beside_the_parameters(monkeypatch):
     assert trainer.scores() == (12.5, None)
 
 
-def test_every_option_of_communication_reaches_the_worker():
+@pytest.mark.parametrize(("method", "safety"), [("a2cid2", 0.5), ("async", 0.8)])
+def test_every_option_of_communication_reaches_the_worker(method, safety):
     config = TrainConfig(
         task="quadratic",
         topology="star",
         comm_rate=2.0,
-        method="async",
+        method=method,
         pairing="fifo",
         progress="inline",
         max_lag=None,
-        safety=0.5,
+        safety=safety,
         seed=3,
         deadline_seconds=9.0,
         evaluate_every=1.0,
     )
     config = resolve(config, task_defaults("quadratic"))
     chosen = WorkerOptions(**worker_options(config, make_plan(config, 1000, 4)))
-    assert (chosen.topology, chosen.comm_rate, chosen.method) == ("star", 2.0, "async")
+    assert (chosen.topology, chosen.comm_rate, chosen.method) == ("star", 2.0, method)
     assert (chosen.pairing, chosen.progress, chosen.max_lag) == ("fifo", "inline", None)
-    assert (chosen.safety, chosen.seed, chosen.deadline_seconds) == (0.5, 3, 9.0)
+    assert (chosen.safety, chosen.seed, chosen.deadline_seconds) == (safety, 3, 9.0)
     assert (chosen.total_gradients, chosen.average_every) == (20_000, 1000)
 
 
