@@ -18,10 +18,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from launch import Cluster, command, launcher, read_cluster, shown, variables
-from rows import Row, make_row, read_rows
+try:
+    from launch import Cluster, command, launcher, read_cluster, shown, variables
+    from rows import Row, make_row, read_rows
 
-from acidmpi.errors import ConfigError
+    from acidmpi.errors import ConfigError
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing}; activate the environment: source .venv/bin/activate")
 
 RESULTS = Path("runs") / "benchmarks"
 ONE_RUN = "run"

@@ -24,20 +24,23 @@ from typing import IO, NoReturn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "jobs" / "benchmarks"))  # how rows are spread and started
 
-from launch import (  # noqa: E402
-    SLURM,
-    Cluster,
-    command,
-    launcher,
-    read_cluster,
-    shown,
-    variables,
-)
-from matrix import Experiment, Matrix, read_matrix  # noqa: E402
+try:
+    from launch import (
+        SLURM,
+        Cluster,
+        command,
+        launcher,
+        read_cluster,
+        shown,
+        variables,
+    )
+    from matrix import Experiment, Matrix, read_matrix
 
-from acidmpi.errors import AcidError, ConfigError  # noqa: E402
-from acidmpi.report.runs import CONFIG, NOTES, SUMMARY, ranges  # noqa: E402
-from acidmpi.tasks.registry import task_defaults  # noqa: E402
+    from acidmpi.errors import AcidError, ConfigError
+    from acidmpi.report.runs import CONFIG, NOTES, SUMMARY, ranges
+    from acidmpi.tasks.registry import task_defaults
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing}; activate the environment: source .venv/bin/activate")
 
 RESULTS = Path("runs") / "experiments"
 LOG = "log.txt"

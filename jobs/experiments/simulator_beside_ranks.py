@@ -19,13 +19,16 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-import numpy as np
+try:
+    import numpy as np
 
-from acidmpi.dynamics.decay import decay, rounding_floor
-from acidmpi.simulate.network import Link, Network
-from acidmpi.simulate.protocol import ProtocolSimulation
-from acidmpi.simulate.protocol_members import ProtocolOptions
-from acidmpi.topology.make import make_topology
+    from acidmpi.dynamics.decay import decay, rounding_floor
+    from acidmpi.simulate.network import Link, Network
+    from acidmpi.simulate.protocol import ProtocolSimulation
+    from acidmpi.simulate.protocol_members import ProtocolOptions
+    from acidmpi.topology.make import make_topology
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing}; activate the environment: source .venv/bin/activate")
 
 METHODS = ("a2cid2", "async")
 SAMPLES = 60

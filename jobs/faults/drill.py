@@ -13,10 +13,14 @@ import argparse
 import json
 import shlex
 import statistics
+import sys
 from pathlib import Path
 
-from page import page
-from runs import Plan, run
+try:
+    from page import page
+    from runs import Plan, run
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing}; activate the environment: source .venv/bin/activate")
 
 
 def main() -> int:

@@ -14,10 +14,13 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-from mpi4py import MPI
+try:
+    import numpy as np
+    from mpi4py import MPI
 
-import acidmpi
+    import acidmpi
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing}; activate the environment: source .venv/bin/activate")
 
 PLAN = (
     "rank=all at=message:1- do=delay:0~{delay}; rank=all at=chunk:1- do=delay:0~{delay}"
