@@ -110,6 +110,8 @@ class Averaging:
         every: gradients of all ranks between two averages, or None for none at all.
         clock: where time comes from.
         deadline_seconds: how long one may take at the end of a run.
+        read_bytes: how much of x is read at a time. In logical time all of it: what is
+            averaged must not depend on how often this is looked at.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Averaging:
         every: int | None,
         clock: Clock,
         deadline_seconds: float,
+        read_bytes: float = READ_BYTES,
     ) -> None:
         self._comm = comm
         self._state = state
@@ -128,6 +131,7 @@ class Averaging:
         """When averages are due."""
         self._clock = clock
         self._deadline_seconds = deadline_seconds
+        self._read_bytes = read_bytes
         self._rounds: deque[_Round] = deque()
 
     def passed(self, total_gradients: int) -> None:
@@ -173,7 +177,7 @@ class Averaging:
     def _read(self) -> None:
         """Go on with the first part that is not read; the sums begin in that order."""
         at_hand = next((one for one in self._rounds if one.requests is None), None)
-        if at_hand is not None and at_hand.mine.read():
+        if at_hand is not None and at_hand.mine.read(self._read_bytes):
             self._add_up(at_hand)
 
     def _add_up(self, begun: _Round) -> None:

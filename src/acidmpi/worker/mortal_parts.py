@@ -1,5 +1,6 @@
 """The parts of a rank that differ where ranks may die; see `worker.mortal`."""
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -11,7 +12,7 @@ from acidmpi.mpi.survival import Failures, is_death
 from acidmpi.pairing.mortal_wire import MortalWire
 from acidmpi.pairing.wire import LARGEST_TEXT_BYTES, Wire
 from acidmpi.telemetry.heartbeat import Heartbeat
-from acidmpi.worker.averaging import Averaging
+from acidmpi.worker.averaging import READ_BYTES, Averaging
 from acidmpi.worker.collecting import Collecting
 from acidmpi.worker.ledger import Ledger
 from acidmpi.worker.loop import CommunicationLoop
@@ -49,7 +50,8 @@ def make_averaging(
     comm, every = comms.collective, options.average_every
     seconds = options.deadline_seconds
     if membership is None:
-        return Averaging(comm, state, ledger, every, clock, seconds)
+        at_once = math.inf if options.logical else READ_BYTES
+        return Averaging(comm, state, ledger, every, clock, seconds, at_once)
     return Collecting(comm, membership, state, ledger, every, clock, seconds)
 
 

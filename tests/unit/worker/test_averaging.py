@@ -1,5 +1,6 @@
 """Averages in mid-run and at the end, over ranks of one process and over MPI_COMM_SELF."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,7 +34,15 @@ def make_state(rank, dtype="float64", sizes=(30, 7)):
 
 
 class Ranks:
-    def __init__(self, world, size=3, every=10, dtype="float64", sizes=(30, 7)):
+    def __init__(
+        self,
+        world,
+        size=3,
+        every=10,
+        dtype="float64",
+        sizes=(30, 7),
+        read_bytes=READ_BYTES,
+    ):
         self.clock = ManualClock()
         self.world = world(size)
         self.states = [make_state(r, dtype, sizes) for r in range(size)]
@@ -46,6 +55,7 @@ class Ranks:
                 every,
                 self.clock,
                 5.0,
+                read_bytes,
             )
             for r in range(size)
         ]
@@ -130,6 +140,15 @@ def test_a_long_part_is_read_a_little_at_a_time(world):
     assert [total for _, total in seen] == [10, 20]
     assert seen[0][0] >= 1, "something else had its turn between the pieces"
     assert not ranks.averaging[0].pending
+
+
+def test_in_logical_time_a_long_part_is_of_one_moment(world):
+    ranks = Ranks(world, size=2, sizes=LONG, read_bytes=math.inf)
+    expected = np.mean([half_sums(state)[0] for state in ranks.states], axis=0)
+    ranks.passed(10)
+    for state in ranks.states:
+        state.arrays[0][:] = 1e9
+    np.testing.assert_allclose(ranks.poll().arrays[0], expected, atol=1e-14)
 
 
 def test_a_read_takes_one_block_at_least():

@@ -9,6 +9,7 @@ from mpi4py import MPI
 from acidmpi.errors import ConfigError, TopologyError
 from acidmpi.kernels.hyper import Add
 from acidmpi.mpi.communicators import Communicators
+from acidmpi.worker.averaging import READ_BYTES
 from acidmpi.worker.engine import Engine
 from acidmpi.worker.gossip import Gossip
 from acidmpi.worker.options import WorkerOptions
@@ -59,6 +60,23 @@ def test_without_a_goal_there_is_no_progress():
     assert engine.progress == 0.0
     assert not engine.finished
     assert math.isnan(engine.statistics().mean_drift)
+    engine.close()
+
+
+def test_in_logical_time_an_average_is_of_one_moment():
+    x = np.zeros(3 * READ_BYTES // 8)
+    engine = make(
+        x,
+        pairing="schedule",
+        progress="inline",
+        total_gradients=2,
+        average_every=1,
+    )
+    add(engine, np.ones(x.size))
+    engine.parts.state.arrays[0][:] = 7.0
+    while (average := engine.take_average()) is None:
+        engine.poll()
+    assert (average.arrays[0] == 1.0).all()
     engine.close()
 
 
