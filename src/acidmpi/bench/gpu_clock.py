@@ -5,11 +5,11 @@ a kernel than a GPU needs for a short one; events on the device take the time.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from acidmpi.errors import ConfigError
 from acidmpi.kernels import load
-from acidmpi.kernels.protocol import Array, Kernels
+from acidmpi.kernels.protocol import Array, GuardedKernels
 
 Launch = Callable[[], None]
 
@@ -17,7 +17,7 @@ Launch = Callable[[], None]
 class Clock(Protocol):
     """What a benchmark of kernels needs of a device; tests have one without a GPU."""
 
-    kernels: Kernels
+    kernels: GuardedKernels
     cache_bytes: int
     """What the last cache before the memory holds."""
 
@@ -27,6 +27,10 @@ class Clock(Protocol):
 
     def draw(self, size: int) -> Array:
         """Normally distributed float32."""
+        ...
+
+    def word(self) -> Array:
+        """One uint64, zero."""
         ...
 
     def copy(self, destination: Array, origin: Array) -> None:
@@ -47,7 +51,7 @@ class GpuClock:
 
     def __init__(self) -> None:
         self._cupy = cupy_with_gpu()
-        self.kernels = load("cuda")
+        self.kernels = cast(GuardedKernels, load("cuda"))
         attributes = self._cupy.cuda.Device().attributes
         self.cache_bytes = int(attributes["L2CacheSize"])
         self._stream = self._cupy.cuda.Stream(non_blocking=True)
@@ -61,6 +65,11 @@ class GpuClock:
         """See `Clock`."""
         drawn: Array = self._cupy.random.standard_normal(size, dtype="float32")
         return drawn
+
+    def word(self) -> Array:
+        """See `Clock`."""
+        zero: Array = self._cupy.zeros(1, "uint64")
+        return zero
 
     def copy(self, destination: Array, origin: Array) -> None:
         """See `Clock`."""

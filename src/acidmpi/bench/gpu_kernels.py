@@ -17,7 +17,7 @@ from acidmpi.bench.gpu_options import GpuKernelsOptions
 from acidmpi.bench.report import Figure
 from acidmpi.errors import ConfigError
 from acidmpi.kernels.hyper import SGD, Adam, Hyper
-from acidmpi.kernels.protocol import Array
+from acidmpi.kernels.protocol import Array, Kernels
 
 LONG = 100_000_000
 """Numbers from which on a kernel has to come close to a copy."""
@@ -83,15 +83,27 @@ class Arrays:
         (self.second,) = self._draw(size, 1)
         # A mean of squares: replaced by what a square is, without another array.
         self.second *= self.second
+        self.word = clock.word()
 
     def _draw(self, size: int, count: int) -> list[Array]:
         return [self.clock.draw(size) for _ in range(count)]
 
     def step(self, hyper: Hyper, x_tilde: bool = True) -> Launch:
         """A gradient event."""
+        return self._event(self.clock.kernels, hyper, x_tilde)
+
+    def guarded(self, hyper: Hyper) -> Launch:
+        """The same if nothing says that the gradient is not finite."""
+        return self._event(self.clock.kernels.unless(self.word), hyper, True)
+
+    def search(self) -> None:
+        """For what is not finite."""
+        self.clock.kernels.find_nonfinite(self.gradient, self.word, 0)
+
+    def _event(self, kernels: Kernels, hyper: Hyper, x_tilde: bool) -> Launch:
         state = (self.first, self.second) if isinstance(hyper, Adam) else (self.first,)
         companion = self.x_tilde if x_tilde else None
-        return lambda: self.clock.kernels.apply_gradient(
+        return lambda: kernels.apply_gradient(
             self.x, companion, self.gradient, state, 0.3, hyper
         )
 
@@ -202,4 +214,7 @@ TASKS = (
     Task("SGD, zeroing, and a copy", 8 + 2, _zeroing),
     Task("Adam", 9, lambda a: [a.step(ADAM)]),
     Task("AdamW", 9, lambda a: [a.step(ADAM._replace(decoupled=True))]),
+    Task("search for NaN and infinity", 1, lambda a: [a.search]),
+    Task("SGD, momentum, guarded", 7, lambda a: [a.guarded(MOMENTUM)]),
+    Task("AdamW, guarded", 9, lambda a: [a.guarded(ADAM._replace(decoupled=True))]),
 )

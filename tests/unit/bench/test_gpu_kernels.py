@@ -22,11 +22,32 @@ from acidmpi.kernels import load
 SECONDS_PER_LAUNCH = 1e-3
 
 
+class Guarded:
+    """The reference's kernels with a device's two more."""
+
+    def __init__(self):
+        self._kernels = load("reference")
+        self.searched = self.asked = 0
+
+    def __getattr__(self, name):
+        return getattr(self._kernels, name)
+
+    def find_nonfinite(self, gradient, word, start):
+        assert np.isfinite(gradient).all()
+        assert (word.dtype, word.size, word[0], start) == (np.uint64, 1, 0, 0)
+        self.searched += 1
+
+    def unless(self, word):
+        assert word[0] == 0
+        self.asked += 1
+        return self._kernels
+
+
 class HostClock:
     """NumPy arrays; every launch takes equally long."""
 
     def __init__(self, cache_bytes=1 << 20, free=1 << 40):
-        self.kernels = load("reference")
+        self.kernels = Guarded()
         self.cache_bytes = cache_bytes
         self._free = free
         self._chance = np.random.default_rng(0)
@@ -37,6 +58,9 @@ class HostClock:
 
     def draw(self, size):
         return self._chance.standard_normal(size, np.float32)
+
+    def word(self):
+        return np.zeros(1, np.uint64)
 
     def copy(self, destination, origin):
         np.copyto(destination, origin)
@@ -65,18 +89,31 @@ def test_long_vectors_have_to_come_closer_to_a_copy(monkeypatch):
     assert {f.at_least for f in measure(100, 1, HostClock())} == {0.95}
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+SEARCH = next(task for task in TASKS if "search" in task.name)
+
+
+def test_the_search_reads_the_gradient_and_writes_nothing():
+    arrays = Arrays(50, HostClock())
+    (launch,) = SEARCH.launches(arrays)
+    launch()
+    assert arrays.clock.kernels.searched == SEARCH.streams == 1
+
+
+@pytest.mark.parametrize(
+    "task", [t for t in TASKS if t is not SEARCH], ids=lambda task: task.name
+)
 def test_streams_are_the_arrays_that_a_kernel_reads_and_writes(task):
     """Written: those that change. Read: those on which the written ones depend."""
 
     def after(changed=None):
         arrays = Arrays(50, HostClock())
-        held = {n: v for n, v in vars(arrays).items() if isinstance(v, np.ndarray)}
+        held = {n: v for n, v in vars(arrays).items() if getattr(v, "size", 1) > 1}
         if changed:
             held[changed] *= 1.5
         before = {name: values.copy() for name, values in held.items()}
         for launch in task.launches(arrays)[-1:]:
             launch()
+        assert arrays.clock.kernels.asked == ("guarded" in task.name)
         return before, held
 
     before, usual = after()
