@@ -2,7 +2,7 @@
 
 A heartbeat comes every 0.25 to 2 seconds and tells of the moment when it began. A learning
 rate that follows the progress of all would follow it late, and many ranks would make a
-good deal more gradients than were asked for. So the others' gradients are thought on, at
+good deal more gradients than were asked for. So the others' gradients are extrapolated, at
 their recent rate, until the next heartbeat corrects that.
 
 Nothing ends because of a forecast: a goal is reached when so many are known.
@@ -65,8 +65,8 @@ class Forecast:
         ledger = self._ledger
         gradients, since, per_second, trusted = self._told
         passed = min(self._clock.now() - since, trusted)
-        thought = min(passed * per_second, gradients)
-        return max(ledger.total_gradients, ledger.gradients + gradients + thought)
+        since_then = min(passed * per_second, gradients)
+        return max(ledger.total_gradients, ledger.gradients + gradients + since_then)
 
     @property
     def complete(self) -> bool:

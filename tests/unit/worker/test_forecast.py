@@ -24,7 +24,7 @@ def test_before_the_first_heartbeat_what_is_known_is_all():
     assert not forecast.complete, "there is no goal"
 
 
-def test_own_gradients_are_counted_and_those_of_others_thought_on():
+def test_own_gradients_are_counted_and_those_of_others_extrapolated():
     forecast, ledger, clock = make(3, 100)
     forecast.tell(since_seconds=9.0, per_second=20.0, period_seconds=2.0)
     assert forecast.total == 123, "a second has passed since this rank gave its part"
@@ -32,7 +32,7 @@ def test_own_gradients_are_counted_and_those_of_others_thought_on():
     clock.advance(0.5)
     assert forecast.total == 134
     ledger.learn(1, 150)
-    assert forecast.total == 154, "more is known than was thought"
+    assert forecast.total == 154, "more is known than was extrapolated"
 
 
 def test_a_heartbeat_that_stays_away_is_waited_for():

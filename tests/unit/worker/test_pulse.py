@@ -227,7 +227,7 @@ def steps(ranks, number, gradients, seconds):
         yield [one.pulse.forecast.total for one in ranks.ranks]
 
 
-def test_others_are_thought_on_between_rounds(world):
+def test_others_are_extrapolated_between_rounds(world):
     ranks = Ranks(world, size=4)
     for _ in range(8):
         ranks.work(gradients=10)
@@ -237,7 +237,7 @@ def test_others_are_thought_on_between_rounds(world):
     assert [one.ledger.total_gradients for one in ranks.ranks] == [330] * 4
 
 
-def test_what_was_made_while_a_round_was_under_way_is_thought_on(world):
+def test_what_was_made_while_a_round_was_under_way_is_extrapolated(world):
     ranks = Ranks(world, size=2)
     for _ in range(8):
         ranks.work(gradients=10)
