@@ -117,6 +117,8 @@ class Pulse:
         self._mortal = isinstance(heartbeat, Muster)
         self._all_done = False
         self.beat = Beat()
+        self._speed = 0.0
+        """Gradients a second of a rank in the last round."""
         self.forecast = Forecast(ledger, clock)
         """What all have made by now."""
         self.coefficients = coefficients
@@ -296,7 +298,7 @@ class Pulse:
         remember(self._steadily, step, Field.EXCHANGES, window)
         remember(self._lately, step, Field.GRADIENTS, UNIT_GRADIENTS * self._counted)
         self.beat = self._read(fields, step, rest[self.size :])
-        self._foretell()
+        self._foretell(step)
         self._end_if_done(fields)
         self._keep(fields)
         if self._averaging is not None:
@@ -306,13 +308,17 @@ class Pulse:
             self._governor.heartbeat(self.beat.comm_rate, bool(everyone))
         self._record()
 
-    def _foretell(self) -> None:
-        """The others have gone on since this rank gave its part."""
-        elapsed, gradients = self._lately[[Field.ELAPSED, Field.GRADIENTS]]
-        each = float(gradients / elapsed) if elapsed > 0 else 0.0
+    def _foretell(self, step: Vector) -> None:
+        """The others have gone on since this rank gave its part.
+
+        As fast as in the slower one of the last two rounds: a run begins with a burst,
+        until ranks wait for exchanges, and what comes too early cannot be taken back.
+        """
+        elapsed, gradients = step[[Field.ELAPSED, Field.GRADIENTS]]
+        before, self._speed = self._speed, float(gradients / max(elapsed, 1e-9))
         began = self._clock.now() - (self._elapsed() - self._given[Field.ELAPSED])
-        period = self._heartbeat.period_seconds
-        self.forecast.tell(began, (self._counted - 1) * each, period)
+        rate = (self._counted - 1) * min(before, self._speed)
+        self.forecast.tell(began, rate, self._heartbeat.period_seconds)
 
     def _end_if_done(self, fields: Vector) -> None:
         """See whether all have ended; survivors tell each other, see `ENDED`."""

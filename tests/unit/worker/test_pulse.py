@@ -253,6 +253,19 @@ def test_what_was_made_while_a_round_was_under_way_is_extrapolated(world):
     assert ranks.first.pulse.forecast.total == pytest.approx(190, rel=1e-3)
 
 
+def test_the_burst_at_the_start_is_not_extrapolated(world):
+    ranks = Ranks(world, size=4)
+    ranks.work()
+    ranks.beat()
+    ranks.work(gradients=16, seconds=1.0)  # until they wait for exchanges
+    ranks.beat()
+    (found,) = steps(ranks, 1, 1, 1.0)
+    assert found[0] <= 64 + 4, "that it goes on so fast is not believed yet"
+    ranks.beat()
+    (found,) = steps(ranks, 1, 1, 1.0)
+    assert found[0] == pytest.approx(68 + 4, rel=1e-3)
+
+
 def test_a_round_begins_when_the_goal_should_be_reached(world):
     ranks = Ranks(world, size=4, goal=390)
     for _ in range(9):
@@ -278,8 +291,10 @@ def test_gradients_of_an_earlier_run_count_in_no_rate(world):
     assert pulse.beat.total_gradients == 1530
     assert pulse.beat.unit_seconds == pytest.approx(0.1)
     assert pulse.beat.comm_rate == pulse.overall_rate == pytest.approx(0.4)
+    ranks.work(gradients=10)
+    ranks.beat()
     ranks.clock.advance(0.5)
-    assert pulse.forecast.total == pytest.approx(1540, rel=1e-3)
+    assert pulse.forecast.total == pytest.approx(1570, rel=1e-3)
 
 
 def test_losses_are_of_the_last_round_that_had_any(world):
