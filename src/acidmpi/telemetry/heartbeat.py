@@ -14,13 +14,14 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from acidmpi.clocks import Clock
-from acidmpi.progress import Deadline
+from acidmpi.telemetry.cadence import Cadence
 
 Vector = NDArray[np.float64]
 FIRST_INTERVAL_SECONDS = 0.01
+GROWTH = 2.0
 
 
-class Heartbeat:
+class Heartbeat(Cadence):
     """Sums a vector of counters over the ranks.
 
     Args:
@@ -40,46 +41,20 @@ class Heartbeat:
         deadline_seconds: float,
         clock: Clock,
     ) -> None:
+        super().__init__(
+            FIRST_INTERVAL_SECONDS, GROWTH, interval_seconds, deadline_seconds, clock
+        )
         self._comm = comm
         self._mine: Vector = np.zeros(length)
         self._sum: Vector = np.zeros(length)
-        self._longest = interval_seconds
-        self._interval = min(FIRST_INTERVAL_SECONDS, interval_seconds)
-        self._period = interval_seconds
-        """Time between the last two results: rounds take as long as the slowest rank."""
-        self._clock = clock
         self._request: Any = None
-        self._deadline = Deadline(deadline_seconds, clock, "a heartbeat of all ranks")
-        self._finished_seconds = clock.now()
         self.counted: int = comm.size
         """How many ranks the last result has counted: all of them."""
-        self.rounds = 0
-        """Rounds completed."""
-        self.hurried = False
-        """Set it to leave out the pauses, as at the end of a run."""
 
     @property
     def members(self) -> tuple[int, ...]:
         """Whose sums they are: all ranks'."""
         return tuple(range(self._comm.size))
-
-    @property
-    def age(self) -> float:
-        """Time since the last result, in intervals as they really are."""
-        return self._since / self.period_seconds
-
-    @property
-    def period_seconds(self) -> float:
-        """Time between results: a pause, or what the last one has really taken."""
-        return max(self._interval, self._period)
-
-    @property
-    def _since(self) -> float:
-        return self._clock.now() - self._finished_seconds
-
-    def allow(self, seconds: float) -> None:
-        """From the next round on, one may take so long."""
-        self._deadline.seconds = seconds
 
     @property
     def pending(self) -> bool:
@@ -96,7 +71,7 @@ class Heartbeat:
             DeadlineExceeded: a round takes too long.
         """
         if self._request is None:
-            if self.hurried or self._since >= self._interval:
+            if self._due:
                 self._begin(contribution())
             return None
         if not self._request.Test():
@@ -111,8 +86,5 @@ class Heartbeat:
 
     def _end(self) -> Vector:
         self._request = None
-        self.rounds += 1
-        self._interval = min(2 * self._interval, self._longest)
-        self._period = self._since
-        self._finished_seconds = self._clock.now()
+        self._count()
         return self._sum.copy()

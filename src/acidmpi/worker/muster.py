@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from acidmpi.clocks import Clock
 from acidmpi.pairing.wire import BEAT, TOTAL
-from acidmpi.progress import Deadline
+from acidmpi.telemetry.cadence import Cadence
 from acidmpi.worker.membership import Membership
 
 Vector = NDArray[np.float64]
@@ -32,7 +32,7 @@ GROWTH = 4.0
 the first one already tells the unit of time."""
 
 
-class Muster:
+class Muster(Cadence):
     """Sums a vector of counters over the survivors.
 
     Args:
@@ -51,16 +51,13 @@ class Muster:
         deadline_seconds: float,
         clock: Clock,
     ) -> None:
+        super().__init__(
+            FIRST_INTERVAL_SECONDS, GROWTH, interval_seconds, deadline_seconds, clock
+        )
         self._membership = membership
         self.send: Send = _nowhere
         """Sends a message with a load; set by whoever has a wire."""
         self._maxima = maxima
-        self._longest = interval_seconds
-        self._interval = min(FIRST_INTERVAL_SECONDS, interval_seconds)
-        self._period = interval_seconds
-        self._clock = clock
-        self._deadline = Deadline(deadline_seconds, clock, "a heartbeat of all ranks")
-        self._finished_seconds = clock.now()
         self._mine: Vector | None = None
         """What this rank has to say in the round at hand."""
         self._handed_to: int | None = None
@@ -69,33 +66,11 @@ class Muster:
         self._result: Vector | None = None
         self.counted = membership.size
         """How many ranks the last result has counted."""
-        self.rounds = 0
-        """Rounds completed."""
-        self.hurried = False
-        """Set it to leave out the pauses, as at the end of a run."""
 
     @property
     def members(self) -> tuple[int, ...]:
         """Who lives, as this rank knows."""
         return self._membership.alive
-
-    @property
-    def age(self) -> float:
-        """Time since the last result, in intervals as they really are."""
-        return self._since / self.period_seconds
-
-    @property
-    def period_seconds(self) -> float:
-        """Time between results: a pause, or what the last one has really taken."""
-        return max(self._interval, self._period)
-
-    @property
-    def _since(self) -> float:
-        return self._clock.now() - self._finished_seconds
-
-    def allow(self, seconds: float) -> None:
-        """From the next round on, one may take so long."""
-        self._deadline.seconds = seconds
 
     @property
     def pending(self) -> bool:
@@ -122,7 +97,7 @@ class Muster:
         if self._result is not None:
             return self._end()
         if self._mine is None:
-            if self.hurried or self._since >= self._interval:
+            if self._due:
                 self._begin(contribution())
             return None
         self._hand_over(self._mine)
@@ -167,10 +142,7 @@ class Muster:
 
     def _end(self) -> Vector | None:
         result, self._result, self._mine = self._result, None, None
-        self.rounds += 1
-        self._interval = min(GROWTH * self._interval, self._longest)
-        self._period = self._since
-        self._finished_seconds = self._clock.now()
+        self._count()
         return result
 
 
