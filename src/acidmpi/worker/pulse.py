@@ -233,6 +233,7 @@ class Pulse:
         governor = self._governor
         return {
             "fields": sums.tolist(),
+            "earlier": self._earlier,
             "lately": self._lately.tolist(),
             "steadily": self._steadily.tolist(),
             "rate": None if governor is None else governor.known_rate,
@@ -248,6 +249,7 @@ class Pulse:
         self._elapsed_before = state["fields"][Field.ELAPSED]
         self._before[:] = fields.sum(axis=0)
         self._told = np.array(state["fields"])
+        self._earlier = state.get("earlier", 0)
         self._lately[:], self._steadily[:] = state["lately"], state["steadily"]
         if self._governor is not None:
             self._governor.restore(state["rate"])

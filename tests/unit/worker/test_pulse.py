@@ -295,6 +295,12 @@ def test_gradients_of_an_earlier_run_count_in_no_rate(world):
     ranks.beat()
     ranks.clock.advance(0.5)
     assert pulse.forecast.total == pytest.approx(1570, rel=1e-3)
+    states = [one.pulse.state() for one in ranks.ranks]
+    pulse.restore(states[0], np.array([state["fields"] for state in states]))
+    assert pulse.overall_rate == pytest.approx(0.2), "on the same number of ranks"
+    fresh = Ranks(world, size=3).first.pulse
+    fresh.restore(states[0], np.array([state["fields"] for state in states]))
+    assert fresh._earlier == 1500, "a second start knows it, too"
 
 
 def test_losses_are_of_the_last_round_that_had_any(world):
