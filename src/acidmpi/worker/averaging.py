@@ -1,13 +1,12 @@
 """Averages of the model over all ranks in the middle of a run.
 
-Every rank contributes (x + x̃)/2 as it stands from when a heartbeat tells that the next mark
-is passed: all see the same heartbeats, so all take part in the same averages in the same
+Every rank begins to read its (x + x̃)/2 when a heartbeat tells that the next mark is
+passed: all see the same heartbeats, so all take part in the same averages in the same
 order. Contributions are from slightly different moments, as everything here is. Rank 0
 receives the result; nobody waits for it. Neither do exchanges: a rank reads its own part a
 few blocks at a time.
 """
 
-import math
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -189,10 +188,3 @@ class Averaging:
             start_sum_at_root(self._comm, a, r)
             for a, r in zip(mine, begun.result, strict=True)
         ]
-
-
-def half_sums(state: RankState) -> list[Array]:
-    """(x + x̃)/2 of this rank, one new array for each buffer, at least float32."""
-    halves = Halves(state)
-    halves.read(math.inf)
-    return halves.arrays
