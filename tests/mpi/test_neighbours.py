@@ -5,7 +5,10 @@ import time
 import numpy as np
 import pytest
 from mpi4py import MPI
+from support import cupy_like
+from support.apart import Apart
 
+from acidmpi.arrays import bfloat16
 from acidmpi.errors import DeadlineExceeded, DisagreementError, RemoteError
 from acidmpi.parallel import neighbours
 from acidmpi.parallel.neighbours import NeighbourAverager
@@ -63,6 +66,30 @@ def test_ranks_end_where_the_matrices_say(topology, progress, monkeypatch):
         before = np.sum(rows, axis=0, dtype=np.float64)
         bound = 40 * SIZE * np.finfo(x.dtype).eps
         np.testing.assert_allclose(total, before, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("progress", ["thread", "inline"])
+@pytest.mark.parametrize("topology", [ONE_PEER, "ring", "star"])
+def test_arrays_of_a_device_end_as_those_of_the_host(topology, progress, monkeypatch):
+    """To the last bit; a stand-in whose arrays refuse to meet NumPy's."""
+    monkeypatch.setattr(neighbours, "CHUNK_BYTES", 256)
+    mine = start_of(RANK)
+    mine += [mine[0].astype(np.float16), bfloat16.encode(mine[0])]
+    theirs = [cupy_like.asarray(x) for x in mine]
+    device = Apart(patience=RANK + 1)
+    options = {"topology": topology, "progress": progress}
+    with (
+        open_averager(mine, **options) as here,
+        open_averager(theirs, **options, accelerator=device) as there,
+    ):
+        for _ in range(3):
+            for averager in (here, there):
+                averager.begin()
+                averager.finish()
+        assert here.statistics().bytes_sent == there.statistics().bytes_sent
+    for x, y in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(x, y.get())
+    assert SIZE == 1 or device.copied_bytes
 
 
 @pytest.mark.skipif(SIZE & LAST, reason="exact for powers of two")

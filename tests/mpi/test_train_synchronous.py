@@ -12,7 +12,7 @@ from support.apart import Apart, pretend
 from support.train_command import finished, only_rank_0_says, records_of, summary_of
 from torch import nn
 
-from acidmpi.arrays.torch import devices
+from acidmpi.arrays.torch import devices, model
 from acidmpi.config.train import TrainConfig
 from acidmpi.tasks.classification import ClassificationTask
 from acidmpi.tasks.quadratic import Quadratic
@@ -128,20 +128,26 @@ def test_statistics_of_normalisation_are_averaged(
     assert normalisation.running_var.mean() != 1.0
 
 
-def test_gradients_and_statistics_on_a_device_give_the_same(
-    run, folder, monkeypatch, normalised
+@pytest.mark.parametrize(
+    "method",
+    [["allreduce", "--compression", "topk"], ["localsgd"], ["gossip"]],
+    ids=lambda method: method[0],
+)
+def test_what_ranks_exchange_on_a_device_gives_the_same(
+    run, folder, monkeypatch, normalised, method
 ):
     """A stand-in, whose arrays NumPy cannot read; the model itself stays where it is."""
     every = ["--epochs", "1", "--evaluate-every", "0.4", "--checkpoint-every", "1"]
-    options = [*SHORT, *every, "--method", "allreduce", "--compression", "topk"]
+    options = [*SHORT, *every, "--method", *method]
     finished(run(*options, "--output", folder / "here"))
     buffers = gradients.float_buffers
     for module in (gradients, synchronous_networks):
         monkeypatch.setattr(
             module, "float_buffers", lambda m: [*map(cupy_like.ndarray, buffers(m))]
         )
-    device = Apart()
+    device = Apart(patience=1)
     pretend(monkeypatch, device)
+    pretend(monkeypatch, device, model)
     monkeypatch.setattr(devices, "accelerator_for", lambda _: device)
     monkeypatch.setattr(devices, "shared_array", lambda t: cupy_like.ndarray(t.numpy()))
     monkeypatch.setattr(session.devices, "choose", lambda *_, **__: 0)
@@ -150,10 +156,19 @@ def test_gradients_and_statistics_on_a_device_give_the_same(
     here, there = (summary_of(folder / name) for name in ("here", "there"))
     assert (here["transport"], here["device"]) == ("host", ["cpu"] * COMM.size)
     assert (there["transport"], there["device"]) == ("staged", ["instant"] * COMM.size)
-    for key in ("test_loss", "gradients", "bytes_sent"):
+    for key in ("test_loss", "gradients", "exchanges", "bytes_sent"):
         assert here[key] == there[key]
+    assert here["consensus_distance"] == pytest.approx(there["consensus_distance"])
+    scores = [evaluations_of(folder / name) for name in ("here", "there")]
+    assert len(scores[0]) == 3
+    assert scores[0] == scores[1]
     at_once, late = (losses_of(folder / name) for name in ("here", "there"))
     assert late == [None, *at_once[:-1]]
+
+
+def evaluations_of(folder):
+    records = records_of(folder, 0)
+    return [r["test_loss"] for r in records if r["kind"] == "evaluation"]
 
 
 def losses_of(folder):

@@ -1,5 +1,6 @@
 """Bad input and bad luck in training on real ranks: all end alike, and know why."""
 
+import threading
 import time
 
 import numpy as np
@@ -274,3 +275,18 @@ def test_a_model_that_moves_away_is_noticed():
         model.float()
     assert model[0].weight.dtype is torch.float32
     assert worker.clean
+
+
+@pytest.mark.parametrize("progress", DRIVERS)
+def test_a_worker_that_cannot_be_made_ends_the_others(progress, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("planted")
+
+    if COMM.rank == LAST:
+        monkeypatch.setattr("acidmpi.worker.torch.worker.make_finiteness", fail)
+    model = network()
+    error = RuntimeError if COMM.rank == LAST else RemoteError
+    with pytest.raises(error, match="planted"):
+        compute(open_worker(model, sgd(model), progress=progress), model)
+    assert is_plain(model)
+    assert all("acidmpi" not in thread.name for thread in threading.enumerate())

@@ -30,12 +30,18 @@ class Apart(InstantDevice):
         super().copy(to, from_, stream)
 
 
-def pretend(monkeypatch, device):
-    """Gradients of torch models on the CPU are taken for `device`'s from here on."""
-    from acidmpi.parallel.torch import gradients
+def pretend(monkeypatch, device, module=None):
+    """Tensors on the CPU are taken for `device`'s from here on.
 
-    as_array = gradients.as_array
-    monkeypatch.setattr(gradients, "accelerator_for", lambda _: device)
+    Args:
+        monkeypatch: pytest's.
+        device: a stand-in.
+        module: the one that makes arrays of them; None: that of gradients.
+    """
+    if module is None:
+        from acidmpi.parallel.torch import gradients as module
+    as_array = module.as_array
+    monkeypatch.setattr(module, "accelerator_for", lambda _: device)
     monkeypatch.setattr(
-        gradients, "as_array", lambda flat: cupy_like.ndarray(as_array(flat))
+        module, "as_array", lambda flat: cupy_like.ndarray(as_array(flat))
     )

@@ -5,7 +5,7 @@ A *stream* is a queue whose work is done in order, some time after it was put th
 whether it has passed. Nothing here makes the host wait.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -140,3 +140,10 @@ class Buffers(tuple[Array, ...]):
 def accelerator_of(arrays: Any) -> Accelerator | None:
     """The device of `arrays`; None for host memory."""
     return getattr(arrays, "accelerator", None)
+
+
+def here(accelerator: Accelerator | None) -> AbstractContextManager[Any]:
+    """Inside, CuPy's current stream is the caller's, whoever made it."""
+    if accelerator is None:
+        return nullcontext()
+    return accelerator.on(accelerator.caller())

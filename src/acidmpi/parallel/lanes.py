@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
-from acidmpi.arrays.accelerator import Accelerator, Event
+from acidmpi.arrays.accelerator import Accelerator, Event, here
 from acidmpi.parallel.messages import Channel, Posting
 from acidmpi.parallel.staging import StagedChannel
 
@@ -100,10 +100,7 @@ class DeviceLane:
 
     def calling(self) -> AbstractContextManager[None]:
         """See `Lane`."""
-        made: AbstractContextManager[None] = self._accelerator.on(
-            self._accelerator.caller()
-        )
-        return made
+        return here(self._accelerator)
 
 
 def lane_of(accelerator: Accelerator | None) -> Lane:

@@ -3,12 +3,12 @@
 Arrays in, arrays out: who sends them is the averager's business.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from acidmpi.arrays.namespace import namespace_of
 from acidmpi.compression.packing import narrow, widen
 from acidmpi.compression.protocol import (
     Array,
@@ -72,9 +72,9 @@ class _Mixing:
     def __init__(
         self, specs: Sequence[Spec], steps: tuple[Round, ...], meeting: Meeting
     ) -> None:
-        most = max((len(step.sources) for step in steps), default=0)
-        self._received = [np.empty((most, *spec.shape), spec.dtype) for spec in specs]
-        self._bytes = [row.itemsize * row[:1].size for row in self._received]
+        self._most = max((len(step.sources) for step in steps), default=0)
+        self._received: dict[int, Array] = {}
+        self._bytes = [spec.dtype.itemsize * math.prod(spec.shape) for spec in specs]
         self._steps = steps
         self._meeting = meeting
         self._step = -1
@@ -96,10 +96,17 @@ class _Mixing:
         at = self._steps[step % len(self._steps)]
         self._begin(step, at)
         for index, x in zip(indices, gradients, strict=True):
-            rows = self._received[index][: len(at.sources)]
+            rows = self._rows(index, x)[: len(at.sources)]
             reply = yield Swap(x, at.targets, at.sources, rows)
             mix(x, reply, at.weights)
         self._meeting.ended = time.perf_counter()
+
+    def _rows(self, index: int, x: Array) -> Array:
+        """Where what comes for `x` is put: beside it, and always the same memory."""
+        if index not in self._received:
+            empty = namespace_of(x).empty
+            self._received[index] = empty((self._most, *x.shape), x.dtype)
+        return self._received[index]
 
     def state(self) -> State:
         """Nothing but the number of the step, which the averager has."""

@@ -5,6 +5,8 @@ written back when it is over. So the caller may read its arrays meanwhile, and w
 neighbour receives is one state of them. The messages, the thread, deadlines and the way a
 failure reaches every rank are those of `Averager`.
 
+The arrays may lie on a device; then copies, messages' memory and means do, too.
+
 Memory: one copy of the arrays, and one for each neighbour of a step.
 """
 
@@ -15,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from mpi4py import MPI
 
+from acidmpi.arrays.accelerator import Accelerator, here
 from acidmpi.arrays.flat import chunks
 from acidmpi.compression.protocol import Array, Spec
 from acidmpi.mpi.communicators import told_to_all
@@ -41,6 +44,7 @@ class NeighbourAverager:
         seed: for random graphs.
         progress: who advances communication, `thread` or `inline`.
         deadline_seconds: how long nothing may move while other ranks are waited for.
+        accelerator: the device that holds the arrays; None is host memory.
 
     Raises:
         ConfigError: an option is not acceptable.
@@ -59,13 +63,15 @@ class NeighbourAverager:
         seed: int = 0,
         progress: str = "thread",
         deadline_seconds: float = 300.0,
+        accelerator: Accelerator | None = None,
     ) -> None:
         with told_to_all(comm):
             rounds = make_rounds(topology, comm.rank, comm.size, seed)
         self.meeting = Meeting()
         """The latest step's."""
         self._arrays = list(arrays)
-        self._copies = [np.empty_like(x) for x in arrays]
+        self._accelerator = accelerator
+        self._copies = self._memory()
         self._chunks = [
             self._copies[chunk.buffer][chunk.start : chunk.stop]
             for chunk in chunks(self._copies, CHUNK_BYTES)
@@ -78,6 +84,7 @@ class NeighbourAverager:
             seed=seed,
             progress=progress,
             deadline_seconds=deadline_seconds,
+            accelerator=accelerator,
         )
 
     @property
@@ -100,8 +107,9 @@ class NeighbourAverager:
         Raises:
             AcidError: this rank or another one has failed.
         """
-        for x, copy in zip(self._arrays, self._copies, strict=True):
-            copy[:] = x
+        with here(self._accelerator):
+            for x, copy in zip(self._arrays, self._copies, strict=True):
+                copy[:] = x
         # Buckets are made from behind: the first to be complete is the first to go.
         for index in reversed(range(len(self._chunks))):
             self._averager.ready(index, self._chunks[index])
@@ -113,8 +121,16 @@ class NeighbourAverager:
             AcidError: this rank or another one has failed, or the deadline has passed.
         """
         self._averager.finish()
-        for x, copy in zip(self._arrays, self._copies, strict=True):
-            x[:] = copy
+        with here(self._accelerator):
+            for x, copy in zip(self._arrays, self._copies, strict=True):
+                x[:] = copy
+
+    def _memory(self) -> list[Array]:
+        """For copies, beside the arrays."""
+        if self._accelerator is None:
+            return [np.empty_like(x) for x in self._arrays]
+        with here(self._accelerator):
+            return [self._accelerator.empty(x.size, x.dtype) for x in self._arrays]
 
     def statistics(self) -> ParallelStatistics:
         """What has happened so far."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from acidmpi.arrays.accelerator import Accelerator
 from acidmpi.compression.protocol import Compressor, Spec
 from acidmpi.compression.registry import make
 from acidmpi.config.train import TrainConfig
@@ -12,7 +13,11 @@ from acidmpi.parallel.averager import Averager
 
 
 def open_averager(
-    comm: Any, config: TrainConfig, specs: Sequence[Spec], compressor: Compressor
+    comm: Any,
+    config: TrainConfig,
+    specs: Sequence[Spec],
+    compressor: Compressor,
+    accelerator: Accelerator | None = None,
 ) -> Averager:
     """An averager with the run's options; collective over `comm`."""
     return Averager(
@@ -23,10 +28,13 @@ def open_averager(
         seed=config.seed,
         progress=config.progress,
         deadline_seconds=config.deadline_seconds,
+        accelerator=accelerator,
     )
 
 
-def open_dense_averager(comm: Any, config: TrainConfig) -> Averager:
+def open_dense_averager(
+    comm: Any, config: TrainConfig, accelerator: Accelerator | None = None
+) -> Averager:
     """An averager for votes and parameters, which is handed no gradients; collective."""
     nothing = Spec((1,), np.dtype(np.float64))
-    return open_averager(comm, config, [nothing], make("none"))
+    return open_averager(comm, config, [nothing], make("none"), accelerator)

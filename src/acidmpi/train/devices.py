@@ -4,9 +4,6 @@ from acidmpi.arrays.cuda.choice import choose_device
 from acidmpi.config.train import ASYNCHRONOUS, TrainConfig
 from acidmpi.errors import ConfigError
 
-ON_GPUS = (*ASYNCHRONOUS, "allreduce")
-"""Methods whose ranks may compute on GPUs."""
-
 
 def choose(config: TrainConfig, local_rank: int, *, has_model: bool) -> int | None:
     """The index of this rank's GPU; None is the CPU.
@@ -19,10 +16,12 @@ def choose(config: TrainConfig, local_rank: int, *, has_model: bool) -> int | No
     Raises:
         ConfigError: a GPU was asked for and cannot be used.
     """
-    reason = _not_here(config, has_model)
-    if reason and config.device == "cuda":
-        raise ConfigError(reason)
-    index = None if reason else choose_device(config.device, local_rank)
+    if config.device == "cuda" and not has_model:
+        raise ConfigError(
+            "--device cuda is for tasks with a model, got --task "
+            f"{config.task}, which works with NumPy; leave it out"
+        )
+    index = choose_device(config.device, local_rank) if has_model else None
     if index is not None and not _torch_has_cuda():
         if config.device == "cuda":
             raise ConfigError(
@@ -33,21 +32,6 @@ def choose(config: TrainConfig, local_rank: int, *, has_model: bool) -> int | No
         index = None
     _check_transport(config, index)
     return index
-
-
-def _not_here(config: TrainConfig, has_model: bool) -> str:
-    """Why this run cannot use a GPU, whatever the machine has; empty if it can."""
-    if not has_model:
-        return (
-            "--device cuda is for tasks with a model, got --task "
-            f"{config.task}, which works with NumPy; leave it out"
-        )
-    if config.method not in ON_GPUS:
-        return (
-            f"--device cuda is for --method {', '.join(ON_GPUS)}, got "
-            f"{config.method}; choose one of them, or take --device cpu"
-        )
-    return ""
 
 
 def _check_transport(config: TrainConfig, index: int | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, final
 
 from numpy.typing import NDArray
 
+from acidmpi.arrays.accelerator import accelerator_of
 from acidmpi.parallel.neighbours import NeighbourAverager
 from acidmpi.train.averagers import open_dense_averager
 from acidmpi.train.bases import Setting
@@ -45,7 +46,8 @@ def open_meetings(
 
     Args:
         given: the run.
-        parameters: live arrays, which the method averages.
+        parameters: live arrays, which the method averages; `Buffers` where they lie on a
+            device.
         buffers: further arrays that are averaged for evaluations and at the end.
     """
     kind = AllNowAndThen if given.config.method == "localsgd" else NeighboursAlways
@@ -90,6 +92,7 @@ class NeighboursAlways:
         self._neighbours = NeighbourAverager(
             parameters,
             given.comm,
+            accelerator=accelerator_of(parameters),
             topology=config.topology,
             seed=config.seed,
             progress=config.progress,
@@ -119,12 +122,14 @@ class NeighboursAlways:
 def _open_course(
     given: Setting, parameters: Sequence[Array], buffers: Sequence[Array]
 ) -> SynchronousCourse:
+    accelerator = accelerator_of(parameters)
     return SynchronousCourse(
-        open_dense_averager(given.comm, given.config),
+        open_dense_averager(given.comm, given.config, accelerator),
         given.plan,
         given.comm.rank,
         given.comm.size,
         given.metrics,
         parameters=parameters,
         buffers=buffers,
+        accelerator=accelerator,
     )

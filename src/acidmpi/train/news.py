@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acidmpi.arrays import bfloat16
+from acidmpi.arrays.accelerator import beside, to_host
 from acidmpi.telemetry.sketch import Sketcher, consensus_distance
 from acidmpi.train.pulse import PULSE_SIZE, Told
 
@@ -18,6 +19,9 @@ Array = NDArray[Any]
 
 SEED = 0
 """Of the sketch: every rank samples the same coordinates."""
+
+PIECE = 1 << 20
+"""Numbers that are taken to float64 at a time."""
 
 
 class Heard(NamedTuple):
@@ -37,13 +41,16 @@ class News:
     Args:
         rank: this one.
         size: number of ranks.
-        parameters: live arrays that differ between ranks.
+        parameters: live arrays that differ between ranks, in host memory or on a device,
+            which is read in the order of CuPy's current stream.
     """
 
     def __init__(self, rank: int, size: int, parameters: Sequence[Array]) -> None:
         self._rank, self._size = rank, size
         self._parameters = parameters
         self._sketcher = Sketcher([x.size for x in parameters], SEED)
+        pairs = zip(self._sketcher.coordinates, parameters, strict=True)
+        self._places = [beside(place, x) for place, x in pairs]
 
     def tell(self, pulse: Told, complains: bool) -> Array:
         """What this rank says."""
@@ -68,14 +75,16 @@ class News:
         return Heard(mean[:start], self.complaint(mean[start:end]), distance)
 
     def _sketch(self) -> Array:
-        places = self._sketcher.coordinates
-        pairs = zip(self._parameters, places, strict=True)
-        return self._sketcher.sketch([as_float64(x[place]) for x, place in pairs])
+        pairs = zip(self._parameters, self._places, strict=True)
+        samples = [as_float64(to_host(x[place])) for x, place in pairs]
+        return self._sketcher.sketch(samples)
 
 
 def squared_distance(a: Array, b: Array) -> float:
-    """‖a − b‖², in float64."""
-    return float(np.sum(np.square(as_float64(a) - as_float64(b))))
+    """‖a − b‖² of vectors, in float64; with no more memory than a piece of them takes."""
+    pieces = [slice(k, k + PIECE) for k in range(0, a.size, PIECE)]
+    apart = (as_float64(a[piece]) - as_float64(b[piece]) for piece in pieces)
+    return sum((float(np.sum(np.square(each))) for each in apart), 0.0)
 
 
 def as_float64(x: Array) -> NDArray[np.float64]:

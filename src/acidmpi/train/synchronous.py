@@ -23,21 +23,20 @@ from typing import Any, Protocol, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from acidmpi.arrays.accelerator import Accelerator
+from acidmpi.arrays.accelerator import Accelerator, here
 from acidmpi.arrays.site import HOST, HostSite
 from acidmpi.clocks import Clock, WallClock
-from acidmpi.compression.protocol import Sum
 from acidmpi.errors import AcidError, DeadlineExceeded, NonFiniteError, PeerFailed
 from acidmpi.mpi.reductions import MPIError
 from acidmpi.parallel.averager import Averager
-from acidmpi.parallel.messages import sent_bytes
 from acidmpi.telemetry.metrics import Metrics
 from acidmpi.telemetry.stalls import Picture
 from acidmpi.telemetry.summary import StopReason
 from acidmpi.train.complaints import Complaints
 from acidmpi.train.course import Average, Figures, Scores
 from acidmpi.train.keeping import Kept
-from acidmpi.train.news import News, squared_distance
+from acidmpi.train.news import News
+from acidmpi.train.own_arrays import OwnArrays
 from acidmpi.train.plan import Plan
 from acidmpi.train.pulse import Pulse
 
@@ -69,7 +68,7 @@ class SynchronousCourse:
         metrics: where events are recorded, or None.
         parameters: live arrays that differ between ranks and are averaged at the end.
         buffers: the same, but not counted in the distance between ranks.
-        device: where this rank computes.
+        accelerator: the device that holds them; None is host memory.
         clock: where seconds come from.
     """
 
@@ -83,7 +82,7 @@ class SynchronousCourse:
         *,
         parameters: Sequence[Array] = (),
         buffers: Sequence[Array] = (),
-        device: Accelerator | HostSite = HOST,
+        accelerator: Accelerator | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._averager = averager
@@ -95,17 +94,21 @@ class SynchronousCourse:
         self._rank, self._size = rank, size
         self._goal = math.ceil(plan.total_gradients / size)
         self._metrics = metrics
-        self._parameters, self._buffers = list(parameters), list(buffers)
-        self._device = device
+        self._accelerator = accelerator
+        self._device: Accelerator | HostSite = accelerator or HOST
+        self._own = OwnArrays(
+            parameters, buffers, size, accelerator, self._mean_over_ranks
+        )
         self._clock = clock or WallClock()
         self._began = self._clock.now()
         self._pulse = Pulse(self._clock, leads=rank == 0)
-        self._news = News(rank, size, self._parameters)
+        with here(accelerator):
+            self._news = News(rank, size, self._own.parameters)
         self._steps = 0
         self._asked = self._stopping = False
         self.complaints = Complaints(rank, averager.gather)
         """Errors of this rank's own computation."""
-        self._averaged_bytes, self._averaging_seconds = 0, 0.0
+        self._averaging_seconds = 0.0
         self._exchanges: int | None = None
         self._last_words: tuple[int, float] | None = None
         self._failure: BaseException | None = None
@@ -285,7 +288,7 @@ class SynchronousCourse:
         return Figures(
             gradients=self._steps,
             total_gradients=self._steps * self._size,
-            bytes_sent=bytes_sent + self._averaged_bytes,
+            bytes_sent=bytes_sent + self._own.bytes_sent,
             idle_seconds=waiting_seconds + self._averaging_seconds,
             exchanges=self._exchanges or 0,
             comm_rate_measured=self._rate(),
@@ -305,7 +308,7 @@ class SynchronousCourse:
         """
         if self._steps % steps == 0 and not self.finished:
             self.hear_complaints()
-            self._replace_by_mean([*self._parameters, *self._buffers])
+            self._own.average()
 
     def hear_complaints(self) -> None:
         """Raise on all ranks if any complains; collective."""
@@ -325,12 +328,6 @@ class SynchronousCourse:
             return None
         return self._exchanges / max(self._steps, 1)
 
-    def _replace_by_mean(self, arrays: list[Array]) -> None:
-        """Average parameters or buffers, whose volume counts."""
-        if arrays:
-            self._mean_over_ranks(arrays)
-            self._averaged_bytes += sum(sent_bytes(Sum(a), self._size) for a in arrays)
-
     def _mean_over_ranks(self, arrays: list[Array]) -> None:
         """Average; the time is one of waiting for the slowest rank."""
         began = self._clock.now()
@@ -339,7 +336,8 @@ class SynchronousCourse:
 
     def _hear(self) -> None:
         asked = self._pulse.ask(self._asked, self._steps)
-        told = self._news.tell(asked, self.complaints.any)
+        with here(self._accelerator):
+            told = self._news.tell(asked, self.complaints.any)
         told = self._hear_of_checkpoints(told)
         heard = self._news.hear(told)
         self._stopping = self._pulse.hear(heard.pulse, self._steps)
@@ -367,8 +365,7 @@ class SynchronousCourse:
         return now // self._every > before // self._every
 
     def _take_copies(self) -> None:
-        copies = [array.copy() for array in (*self._parameters, *self._buffers)]
-        self._replace_by_mean(copies)
+        copies = self._own.averaged_copies()
         if self._rank == 0:
             self._average = self._steps * self._size, copies
 
@@ -387,10 +384,7 @@ class SynchronousCourse:
 
     def _average_at_last(self) -> float:
         """Average all; returns the mean over ranks of ‖x_i − x̄‖² before that."""
-        before = [array.copy() for array in self._parameters]
-        self._replace_by_mean([*self._parameters, *self._buffers])
-        both = zip(self._parameters, before, strict=True)
-        apart = np.array([sum(squared_distance(a, b) for a, b in both)], np.float64)
+        apart = np.array([self._own.average_at_last()], np.float64)
         self._mean_over_ranks([apart])
         return float(apart[0])
 

@@ -6,7 +6,7 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
-from acidmpi.arrays.site import HOST
+from acidmpi.arrays.accelerator import Buffers, store
 from acidmpi.arrays.torch import FlatModel
 from acidmpi.config.train import TrainConfig
 from acidmpi.parallel.torch.functions import broadcast_parameters
@@ -52,14 +52,15 @@ class AllReduce(NetworkBase):
             progress=config.progress,
             deadline_seconds=config.deadline_seconds,
         )
+        accelerator = self._optimizer.synchroniser.accelerator
         self.course = SynchronousCourse(
-            open_dense_averager(comm, config),
+            open_dense_averager(comm, config, accelerator),
             given.plan,
             comm.rank,
             comm.size,
             given.metrics,
             buffers=network.float_buffers(),
-            device=self._optimizer.synchroniser.accelerator or HOST,
+            accelerator=accelerator,
         )
         self.course.hold(self._optimizer)
         self.course.keep(given.kept, lambda: network.state(self._optimizer))
@@ -112,7 +113,9 @@ class OwnSteps(NetworkBase):
             network.model.named_parameters(remove_duplicate=False),
             [group["params"] for group in network.optimizer.param_groups],
         )
-        values = [buffer.values for buffer in self._flat.buffers]
+        values = Buffers(
+            [buffer.values for buffer in self._flat.buffers], self._flat.accelerator
+        )
         self._meetings = open_meetings(given, values, network.float_buffers())
         self.course = self._meetings.course
         self.course.keep(given.kept, lambda: network.state(network.optimizer))
@@ -156,4 +159,4 @@ def _hand_out(network: Network, comm: Any, config: TrainConfig) -> None:
 
 def _fill(targets: Sequence[Array], values: Sequence[Array]) -> None:
     for target, value in zip(targets, values, strict=True):
-        target[...] = value
+        store(target, value)

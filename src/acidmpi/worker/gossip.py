@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acidmpi.arrays.accelerator import Accelerator, Buffers, is_on_device
+from acidmpi.arrays.accelerator import Accelerator, Buffers, here, is_on_device
 from acidmpi.errors import ConfigError
 from acidmpi.kernels.hyper import Add
 from acidmpi.mpi.communicators import told_to_all
@@ -13,7 +13,6 @@ from acidmpi.mpi.reductions import Comm
 from acidmpi.worker.engine import Engine
 from acidmpi.worker.keeping import Keeping
 from acidmpi.worker.participant import Participant, make_options
-from acidmpi.worker.place import here
 from acidmpi.worker.state import Update
 
 Array = NDArray[Any]

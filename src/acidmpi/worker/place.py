@@ -1,13 +1,12 @@
 """Where a rank's arrays are, and what follows from it: kernels, transport, chunks."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from acidmpi.arrays.accelerator import Accelerator, accelerator_of
+from acidmpi.arrays.accelerator import Accelerator, accelerator_of, here
 from acidmpi.arrays.device_site import DeviceSite
 from acidmpi.arrays.site import HOST, Site
 from acidmpi.errors import ConfigError
@@ -95,13 +94,6 @@ def find_place(
     place = Place(accelerator, kernels, name, chunk_bytes, depth, longest)
     _warm(comm, node, options, arrays, rules, place)
     return place
-
-
-def here(accelerator: Accelerator | None) -> AbstractContextManager[Any]:
-    """Inside, CuPy's current stream is the caller's, whoever made it."""
-    if accelerator is None:
-        return nullcontext()
-    return accelerator.on(accelerator.caller())
 
 
 def check_host(options: WorkerOptions) -> None:

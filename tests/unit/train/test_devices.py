@@ -27,13 +27,13 @@ def test_methods_whose_ranks_average_in_pairs_take_a_gpu():
 
 
 def test_what_cannot_use_a_gpu_is_left_on_the_cpu_by_auto():
-    assert choose(method="localsgd") is None
     assert choose(has_model=False) is None
 
 
-def test_ranks_in_step_take_a_gpu_and_send_by_way_of_host_memory():
-    assert choose(method="allreduce") == 1
-    assert choose(method="allreduce", transport="staged") == 1
+@pytest.mark.parametrize("method", ["allreduce", "localsgd", "gossip"])
+def test_ranks_in_step_take_a_gpu_and_send_by_way_of_host_memory(method):
+    assert choose(method=method) == 1
+    assert choose(method=method, device="cuda", transport="staged") == 1
 
 
 def test_a_torch_without_cuda_is_told(monkeypatch):
@@ -46,8 +46,8 @@ def test_a_torch_without_cuda_is_told(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "cure"),
     [
-        ({"device": "cuda", "method": "localsgd"}, "choose one of them"),
         ({"method": "allreduce", "transport": "device"}, "by way of host memory"),
+        ({"method": "gossip", "transport": "device"}, "by way of host memory"),
         ({"device": "cuda", "has_model": False}, "leave it out"),
         ({"device": "cpu", "transport": "staged"}, "or --device cuda"),
         ({"device": "cuda", "transport": "host"}, "or --device cpu"),

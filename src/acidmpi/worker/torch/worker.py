@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
-from acidmpi.arrays.accelerator import Buffers, store
+from acidmpi.arrays.accelerator import Buffers, here, store
 from acidmpi.arrays.torch import FlatModel
 from acidmpi.arrays.torch.views import as_array, describe
 from acidmpi.errors import ConfigError
@@ -20,7 +20,6 @@ from acidmpi.worker.engine import Engine
 from acidmpi.worker.keeping import Keeping
 from acidmpi.worker.options import WorkerOptions
 from acidmpi.worker.participant import Participant, make_options
-from acidmpi.worker.place import here
 from acidmpi.worker.torch.finiteness import make_finiteness
 from acidmpi.worker.torch.optimizers import GenericOptimizer, fuse
 
@@ -104,8 +103,8 @@ class Worker(Participant):
                 self._finiteness = make_finiteness(
                     self._flat, self._fused, self._engine, nonfinite, self._event
                 )
-        except BaseException:
-            self._release()
+        except BaseException as error:
+            self._abandon(error)
             raise
         self._engine.drill.spoil_before(
             self._finiteness,
@@ -242,6 +241,12 @@ class Worker(Participant):
                 self._flat.check_views(self._module.named_parameters())
         finally:
             self._release()
+
+    def _abandon(self, error: BaseException) -> None:
+        """It could not be made: a loop that runs already tells the others and ends."""
+        if hasattr(self, "_engine"):
+            self._engine.close(error)
+        self._release()
 
     def _release(self) -> None:
         """Let the model and the optimizer go."""
