@@ -142,6 +142,16 @@ def test_ranks_that_survive_deaths_are_started_by_the_launcher_that_tells_of_the
     assert "--epochs 9 --fault-tolerant" in mortal
 
 
+def test_a_configuration_file_may_ask_for_that_launcher_too(job, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('task = "digits"\nfault_tolerant = true\n')
+    for more in (["--config", file], [f"--config={file}"]):
+        assert "\nmpiexec --with-ft ulfm" in f"\n{job(0, more=more)[1]}"
+    assert "mpiexec" not in job(0, more=["--config", file, "--no-fault-tolerant"])[1]
+    file.write_text("fault_tolerant = false\n")
+    assert "mpiexec" not in job(0, more=["--config", file])[1]
+
+
 @pytest.mark.parametrize("mishap", [76, 137])
 def test_ranks_that_mpi_could_not_start_are_started_again(job, tmp_path, mishap):
     status, calls = job(mishap, more=["--fault-tolerant"], mishaps=2)
