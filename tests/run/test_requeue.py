@@ -148,6 +148,8 @@ def test_a_configuration_file_may_ask_for_that_launcher_too(job, tmp_path):
     for more in (["--config", file], [f"--config={file}"]):
         assert "\nmpiexec --with-ft ulfm" in f"\n{job(0, more=more)[1]}"
     assert "mpiexec" not in job(0, more=["--config", file, "--no-fault-tolerant"])[1]
+    file.write_text("fault-tolerant = true\n")
+    assert "mpiexec" in job(0, more=["--config", file])[1]
     file.write_text("fault_tolerant = false\n")
     assert "mpiexec" not in job(0, more=["--config", file])[1]
 
