@@ -7,15 +7,18 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from mpi4py import MPI
 from support import train_command
 from support.train_command import finished, only_rank_0_says, records_of, summary_of
+from torch import nn
 
 from acidmpi.checkpoint import keeper as keeper_module
 from acidmpi.checkpoint.files import read_json, write_json
 from acidmpi.checkpoint.keeper import Keeper
 from acidmpi.checkpoint.sets import Sets, newest
 from acidmpi.progress.limits import Limits
+from acidmpi.tasks.classification import ClassificationTask
 from acidmpi.train.cli import main
 from acidmpi.worker.gossip import Gossip
 from acidmpi.worker.keeping import Cutter, Keeping, count_of, regrouped
@@ -117,6 +120,30 @@ def test_other_ranks_go_on_with_the_total(run, folder, capsys, method):
     # Ranks that make a gradient in microseconds go on until they hear of the end.
     assert 1400 <= sum(gradients) <= 1400 + 64 * COMM.size
     assert max(gradients) < 1.6 * 1400 / LAST + 50
+
+
+def make_normalised(self):
+    """A model with statistics, and with a count that is a single number."""
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+
+
+@several
+@few
+@pytest.mark.parametrize("method", ["a2cid2", "allreduce", "localsgd", "gossip"])
+def test_a_model_with_statistics_goes_on_on_other_ranks(
+    run, folder, capsys, monkeypatch, method
+):
+    monkeypatch.setattr(ClassificationTask, "make_model", make_normalised)
+    options = ["--method", method, "--output", str(folder)]
+    finished(run(*DIGITS, *options))
+    fewer = COMM.Split(COMM.rank == LAST)
+    if COMM.rank != LAST:
+        assert main([*DIGITS, "--epochs", "1.4", *options, "--resume"], fewer) == 0
+        assert "error" not in capsys.readouterr().err
+    fewer.Free()
+    COMM.barrier()
+    assert sum(summary_of(folder)["gradients"]) >= 1.4 * 1437 / 16
 
 
 @few

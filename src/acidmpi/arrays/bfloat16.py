@@ -22,7 +22,7 @@ def encode(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     rounded += bits
     rounded >>= 16
     result = rounded.astype(np.uint16)
-    not_a_number = np.isnan(values)
+    not_a_number = np.isnan(bits.view(np.float32))
     if not_a_number.any():
         result[not_a_number] = (bits[not_a_number] >> 16) | 0x40
-    return result
+    return result.reshape(np.shape(values))  # a single number stays one

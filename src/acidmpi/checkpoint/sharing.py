@@ -32,4 +32,5 @@ def mean_of(arrays: list[Array]) -> Array:
     for array in arrays:
         total += array
     total /= len(arrays)
-    return (total if first.dtype.kind == "f" else np.rint(total)).astype(first.dtype)
+    rounded = total if first.dtype.kind == "f" else np.rint(total)
+    return np.asarray(rounded, first.dtype)  # also where there is a single number

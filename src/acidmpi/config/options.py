@@ -142,6 +142,8 @@ class Option:
     def refuse(self, value: Any) -> ConfigError:
         """The error that says what this option takes."""
         hint = did_you_mean(value, self.choices) if isinstance(value, str) else ""
+        if self.bound is not None and _is_too_large(value):
+            hint = f"; no number may be above {_LARGEST:.3g}"
         shown = str(value) if isinstance(value, Path) else value
         return ConfigError(f"{self.flag} must be {self.wanted}, got {shown!r}{hint}")
 
@@ -160,6 +162,15 @@ _TAKEN: dict[type, tuple[type, ...]] = {
     bool: (bool,),
     Path: (str, Path),
 }
+
+
+def _is_too_large(value: Any) -> bool:
+    try:
+        return float(value) > _LARGEST
+    except OverflowError:
+        return True
+    except (TypeError, ValueError):
+        return False
 
 
 def _whole(text: str) -> int:

@@ -206,4 +206,11 @@ def test_the_mean_of_equal_arrays_is_the_same_to_the_last_bit(count):
 def test_the_mean_of_numbers_that_must_be_whole_is_rounded():
     ages = [np.array([3, 4]), np.array([4, 4])]
     np.testing.assert_array_equal(mean_of(ages), [4, 4])
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32", "uint16", "bool"])
+def test_the_mean_of_single_numbers_is_an_array_as_they_are(dtype):
+    mean = mean_of([np.array(0, dtype)] * 3)
+    assert isinstance(mean, np.ndarray)
+    assert (mean.shape, mean.dtype) == ((), dtype)
     assert module.KEPT_SETS == 2

@@ -69,6 +69,8 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         (["--lr", "much"], "--lr must be a number above 0 or 'none', got 'much'"),
         (["--lr", "nan"], "--lr must be a number"),
         (["--lr", "1e999"], "--lr must be a number"),
+        (["--lr", "1e30"], "got '1e30'; no number may be above 9.22e+18"),
+        (["--batch-size", "1" + "0" * 400], "no number may be above"),
         (["--batch-size", "1.5"], "--batch-size must be a whole number"),
         (["--batch-size", "inf"], "--batch-size must be a whole number"),
         (["--batch-size", "nan"], "--batch-size must be a whole number"),
