@@ -24,19 +24,21 @@ def kill() -> None:
 
 
 def stop(seconds: float) -> None:
-    """Stop all threads of this process; a helper process continues it.
+    """Stop all threads of this process; a helper process does it and continues it.
 
-    The helper holds none of this process's files, so that a launcher which waits for
-    them is not held up by it.
+    Both by the helper, because on a busy machine it could come before this process stops
+    itself, which then nobody would continue. It holds none of this process's files, so
+    that a launcher which waits for them is not held up by it.
     """
-    subprocess.Popen(  # returns after the helper has started
-        ["/bin/sh", "-c", f"sleep {seconds:.3f}; kill -CONT {os.getpid()}"],
+    me = os.getpid()
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f"kill -STOP {me}; sleep {seconds:.3f}; kill -CONT {me}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )
-    os.kill(os.getpid(), signal.SIGSTOP)
+    ):
+        pass  # waits for it: the thread that comes to the fault goes no further
 
 
 def pause(seconds: float) -> None:

@@ -68,7 +68,7 @@ class WorkerCourse:
     @property
     def told(self) -> bool:
         """Whether the others know: an orderly end is one of all ranks."""
-        return self.clean
+        return self.clean and bool(self._worker.engine.told)
 
     @property
     def clean(self) -> bool:

@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 import traceback
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from acidmpi.clocks import WallClock
@@ -74,6 +75,8 @@ def main(arguments: list[str] | None = None, comm: Any = None) -> int:
         mistake = error
     except SystemExit as asked:  # --help and --version, which must work without MPI
         return int(asked.code or 0)
+    if comm is None:
+        _leave_divergence_to_us()
     tolerant = config is not None and config.fault_tolerant
     with SignalWatch() as watch:
         ranks = _all_ranks(tolerant) if comm is None else comm
@@ -81,6 +84,12 @@ def main(arguments: list[str] | None = None, comm: Any = None) -> int:
     if tolerant and comm is None:
         _bound_the_end(ranks)
     return status
+
+
+def _leave_divergence_to_us() -> None:
+    """NumPy would warn once on each rank of what ends in one error for all."""
+    text = "(overflow|invalid value) encountered"
+    warnings.filterwarnings("ignore", text, RuntimeWarning)
 
 
 class _Command:

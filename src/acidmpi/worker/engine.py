@@ -89,6 +89,8 @@ class Engine:
         self._spread, self._drift = Spread(math.nan, math.nan), math.nan
         self._reason = ""
         self._closed = False
+        self.told = True
+        """False after an error that only this rank knows of, so that others wait."""
         self._keeping = keeping
         if keeping is not None:
             keeping.begin()
@@ -256,13 +258,8 @@ class Engine:
             return
         self._closed = True
         self._leave(error)
-        ledger = self._parts.ledger
-        if ledger.failure is None:
-            self._keep_last()
-        if ledger.failure is None and self.options.fault_tolerant:
-            self._average_survivors(buffers)
-        elif ledger.failure is None:
-            self._average(buffers)
+        if self._parts.ledger.failure is None:
+            self._end_together(buffers)
         if self.clean:
             self._close_communicators()
         if error is None:
@@ -350,10 +347,14 @@ class Engine:
                 lambda still: driver.wait_while(still, self._seconds),
             )
 
-    def _keep_last(self) -> None:
-        """Take a last part if there is to be one; all are here (collective)."""
+    def _end_together(self, buffers: Sequence[Array]) -> None:
+        """The last checkpoint and the average, when nobody listens any more."""
         comm, mortal = self._comms.collective, self.options.fault_tolerant
+        self.told = mortal  # who may die is waited for no longer than it lives
         keep_last(comm, self._parts, self._seconds, mortal=mortal)
+        if self._parts.ledger.failure is None:
+            (self._average_survivors if mortal else self._average)(buffers)
+        self.told = True
 
     def _catch_up(self, units: float) -> None:
         """In logical time: make every exchange that is due before `units`."""

@@ -300,3 +300,17 @@ sys.exit(main(sys.argv[1:]))
     assert (done.returncode, done.stderr) == (0, "")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert "torch" not in summary["versions"]
+
+
+def test_a_run_that_diverges_ends_with_one_line(tmp_path):
+    """And no warnings of NumPy, which every rank would repeat."""
+    program = """
+import sys
+from acidmpi.train.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    diverging = [*QUADRATIC, "--lr", "1e18", "--momentum", "0.999"]
+    done = python(program, *diverging, "--output", tmp_path / "run")
+    assert done.returncode == 1
+    assert done.stderr.startswith("acidmpi: error: gradients must be finite")
+    assert done.stderr.count("\n") == 1
