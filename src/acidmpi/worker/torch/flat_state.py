@@ -52,9 +52,18 @@ class FlatState:
         )
 
     def close(self) -> None:
-        """Stop watching `load_state_dict`; the state stays where it is."""
+        """Stop watching `load_state_dict`; the state stays where it is.
+
+        But for 16-bit parameters: torch's own steps want state of their type.
+        """
         for hook in self._hooks:
             hook.remove()
+        for place in self._model.places:
+            for owner in place.owners:
+                state = self._optimizer.state.get(owner, {})
+                for name in self._rule.arrays:
+                    if isinstance(state.get(name), Tensor):
+                        state[name] = state[name].to(owner.dtype)
 
     def arrays(self, buffer: int, start: int, stop: int) -> tuple[Array, ...]:
         """The state of a part of a buffer."""

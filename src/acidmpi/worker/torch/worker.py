@@ -219,7 +219,8 @@ class Worker(Participant):
         """Answer until all ranks have closed; then the model holds the average.
 
         From there on it is a plain model, whose parameters have memory of their own, and
-        the optimizer's `step()` goes on with the state it has. A second call does nothing.
+        the optimizer's `step()` goes on with the state it has, of 16-bit parameters
+        rounded to their type. A second call does nothing.
 
         Args:
             error: what ends this rank's computation, if something does: the others end

@@ -445,6 +445,19 @@ def test_a_closed_optimizer_leaves_loaded_states_alone():
     learn(model, ours.step, 1)  # torch goes on by itself
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", [*STATEFUL, "torch's fused", "torch's foreach"])
+def test_after_the_end_torch_steps_narrow_parameters_by_itself(name, dtype):
+    _, _, model, ours = pair(OPTIMIZERS[name], lambda m: m.to(dtype))
+    flat = Flat(model, ours)
+    learn(model, flat.step, 0)
+    flat.fused.close()
+    for parameter, state in ours.state.items():
+        kept = [value for key, value in state.items() if key != "step"]
+        assert {value.dtype for value in kept} == {parameter.dtype}
+    learn(model, ours.step, 1)
+
+
 class Odd(SGD):
     """May do anything in its step."""
 
