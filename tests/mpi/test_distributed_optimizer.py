@@ -530,14 +530,17 @@ def test_an_error_of_one_rank_ends_all():
         train()
 
 
-def test_a_scheduler_made_before_goes_on():
+def test_a_scheduler_may_be_made_before_or_after_of_either():
     rates = []
-    for late in (False, True):
+    for when in ("before", "after", "after, of the plain one"):
         model = network()
         plain = OPTIMIZERS["momentum"](model.parameters())
-        early = None if late else torch.optim.lr_scheduler.StepLR(plain, 1, 0.5)
+        early = (
+            torch.optim.lr_scheduler.StepLR(plain, 1, 0.5) if when == "before" else None
+        )
         opt = wrap(model, plain)
-        schedule = early or torch.optim.lr_scheduler.StepLR(opt, 1, 0.5)
+        base = opt if when == "after" else plain
+        schedule = early or torch.optim.lr_scheduler.StepLR(base, 1, 0.5)
         with opt, warnings.catch_warnings():
             warnings.simplefilter("error")
             for step in range(2):
@@ -549,7 +552,7 @@ def test_a_scheduler_made_before_goes_on():
             schedule.step()
             rates.append(opt.param_groups[0]["lr"])
             assert_same_everywhere(model)
-    assert rates == [0.05 / 8, 0.05 / 8]
+    assert rates == [0.05 / 8] * 3
 
 
 def test_types_side_by_side():

@@ -39,10 +39,10 @@ def found_infinity(attributes: dict[str, Any], averaged: bool) -> bool:
 
 
 def scheduled(optimizer: Optimizer, step: Callable[..., Any]) -> Callable[..., Any]:
-    """What stands for a scheduler's own `step`, which went around the plain one.
+    """What stands where a scheduler's own `step` would, which goes around the plain one.
 
     A scheduler puts a function into the attributes of its optimizer, to see whether steps
-    are taken, and warns when it is gone.
+    are taken, unless one is there, and warns when it is gone.
 
     Args:
         optimizer: the one that averages.

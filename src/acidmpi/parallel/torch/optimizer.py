@@ -43,9 +43,9 @@ class DistributedOptimizer(Optimizer):
                 opt.step()
 
     The object is of a class derived from the wrapped optimizer's, and shares its
-    attributes: state, defaults and parameter groups are the same objects, so schedulers
-    made before go on working. Parameters are not made equal here: see
-    `functions.broadcast_parameters`.
+    attributes: state, defaults and parameter groups are the same objects, and `step` of
+    either averages, so schedulers may be made of either, before or after. Parameters are
+    not made equal here: see `functions.broadcast_parameters`.
 
     Messages travel while the backward pass goes on. Between a `backward()` and the end
     of `step()` or `synchronize()` gradients must neither be read nor changed.
@@ -134,8 +134,8 @@ class DistributedOptimizer(Optimizer):
         self._may_synchronise = True
         # Asks a GradScaler to call step() even if it has found an infinity.
         self._step_supports_amp_scaling = True
-        if "step" in vars(self):
-            vars(self)["step"] = scheduled(self, type(self).step)
+        # Also of the plain optimizer: a scheduler of either may put its own there.
+        vars(self)["step"] = scheduled(self, type(self).step)
 
     def __enter__(self) -> Self:
         return self
