@@ -33,7 +33,10 @@ LOGICAL = ["--pairing", "schedule", "--progress", "inline"]
 # first is on a slow disk, and is left out with a warning then.
 QUADRATIC = ["--task", "quadratic", "--epochs", "0.7", "--checkpoint-every", "0.4"]
 DIGITS = ["--task", "digits", "--epochs", "0.7", "--checkpoint-every", "0.4"]
-FIGURES = ("test_loss", "train_loss", "consensus_distance", "gradients", "exchanges")
+FIGURES = (
+    *("test_loss", "train_loss", "consensus_distance"),
+    *("gradients", "exchanges", "bytes_sent"),
+)
 
 several = pytest.mark.skipif(COMM.size == 1, reason="needs another rank")
 few = pytest.mark.skipif(COMM.size > 3, reason="more ranks add time only")
@@ -72,8 +75,9 @@ def figures(place):
         [*DIGITS, *LOGICAL],
         [*QUADRATIC, "--method", "allreduce", "--compression", "powersgd"],
         [*QUADRATIC, "--method", "gossip"],
+        [*QUADRATIC, "--method", "localsgd"],
     ],
-    ids=["vector", "model", "compressed", "gossip"],
+    ids=["vector", "model", "compressed", "gossip", "localsgd"],
 )
 def test_going_on_is_the_same_as_never_having_stopped(run, folder, arguments):
     whole, again = folder / "whole", folder / "again"

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Protocol, Self, final
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,8 @@ from acidmpi.telemetry.stalls import Picture
 from acidmpi.telemetry.summary import StopReason
 from acidmpi.train.complaints import Complaints
 from acidmpi.train.course import Average, Figures, Scores
-from acidmpi.train.keeping import Kept
+from acidmpi.train.effort import Cost, Effort
+from acidmpi.train.keeping import Kept, Restart
 from acidmpi.train.news import News
 from acidmpi.train.own_arrays import OwnArrays
 from acidmpi.train.plan import Plan
@@ -44,14 +45,6 @@ Array = NDArray[Any]
 
 LOST = (DeadlineExceeded, PeerFailed, MPIError)
 """After these some rank may still wait for another."""
-
-
-class Counting(Protocol):
-    """Whoever sends: an averager, or an optimizer that has one."""
-
-    def statistics(self) -> Any:
-        """Has `bytes_sent` and `seconds_waiting`."""
-        ...
 
 
 @final
@@ -87,7 +80,7 @@ class SynchronousCourse:
     ) -> None:
         self._averager = averager
         self._held = ExitStack()
-        self._counting: list[Counting] = []
+        self._effort = Effort()
         self.hold(averager)
         self._total = plan.total_gradients
         self._every = plan.average_every
@@ -110,7 +103,6 @@ class SynchronousCourse:
         """Errors of this rank's own computation."""
         self._averaging_seconds = 0.0
         self._exchanges: int | None = None
-        self._last_words: tuple[int, float] | None = None
         self._failure: BaseException | None = None
         self._reason: StopReason = "failed"
         self._average: Average | None = None
@@ -127,7 +119,7 @@ class SynchronousCourse:
             counting: a context manager that has `statistics()`.
         """
         self._held.enter_context(counting)
-        self._counting.append(counting)
+        self._effort.count(counting)
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +134,7 @@ class SynchronousCourse:
             self._finish()
             return
         self._failure = error
-        self._last_words = self._spoken()
+        self._effort.freeze()
         try:
             if self.complaints.agreed or isinstance(error, NonFiniteError):
                 self._held.close()
@@ -231,13 +223,18 @@ class SynchronousCourse:
         """
         self._kept, self._state = kept, state
         if kept is not None and kept.restart is not None:
-            restart = kept.restart
-            self._exchanges = restart.own["exchanges"] if restart.same else None
-            self._steps = (
-                restart.own["steps"]
-                if restart.same
-                else restart.total_gradients // self._size
+            self._go_on(kept.restart)
+
+    def _go_on(self, restart: Restart) -> None:
+        """Counts are this rank's own; among other ranks only steps are known."""
+        if restart.same:
+            own = restart.own
+            self._steps, self._exchanges = own["steps"], own["exchanges"]
+            self._effort.earlier = Cost(
+                own.get("bytes_sent", 0), own.get("idle_seconds", 0.0)
             )
+        else:
+            self._steps = restart.total_gradients // self._size
 
     def keep_if_due(self) -> None:
         """The step is over: take this rank's part of a checkpoint if one is due.
@@ -257,7 +254,7 @@ class SynchronousCourse:
         position = state["position"] | {"losses": self._kept.losses()}
         caller = state | {"position": position, "loss": self._loss}
         counts = {"steps": self._steps, "exchanges": self._exchanges}
-        return {**counts, "caller": caller}
+        return {**counts, **self._cost()._asdict(), "caller": caller}
 
     def _keep_last(self, interrupted: bool) -> None:
         """Take a last part if there is to be one; collective."""
@@ -284,12 +281,10 @@ class SynchronousCourse:
 
     def statistics(self) -> Figures:
         """What has happened so far."""
-        bytes_sent, waiting_seconds = self._last_words or self._spoken()
         return Figures(
+            **self._cost()._asdict(),
             gradients=self._steps,
             total_gradients=self._steps * self._size,
-            bytes_sent=bytes_sent + self._own.bytes_sent,
-            idle_seconds=waiting_seconds + self._averaging_seconds,
             exchanges=self._exchanges or 0,
             comm_rate_measured=self._rate(),
             transport="host" if self._device is HOST else "staged",
@@ -316,11 +311,10 @@ class SynchronousCourse:
         self._mean_over_ranks([told])
         self.complaints.check(self._news.complaint(told))
 
-    def _spoken(self) -> tuple[int, float]:
-        """Bytes sent, and seconds waited, of everyone held."""
-        told = [counting.statistics() for counting in self._counting]
-        sent = sum(each.bytes_sent for each in told)
-        return sent, sum(each.seconds_waiting for each in told)
+    def _cost(self) -> Cost:
+        """Of this rank, averages included."""
+        mine = Cost(self._own.bytes_sent, self._averaging_seconds)
+        return self._effort.cost().plus(mine)
 
     def _rate(self) -> float | None:
         """Exchanges for each gradient, where there are any."""
@@ -376,7 +370,7 @@ class SynchronousCourse:
                 self.hear_complaints()
                 self._keep_last(interrupted)
                 self._distance = self._average_at_last()
-                self._last_words = self._spoken()
+                self._effort.freeze()
         except BaseException as error:
             self._failure = error
             raise

@@ -1,6 +1,7 @@
 """Trainers: momentum SGD on a vector as the recipe says, NaN raised or left out."""
 
 from dataclasses import fields
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -145,9 +146,9 @@ def test_the_course_passes_on_what_the_worker_tells(monkeypatch):
     told = {field.name: number for number, field in enumerate(fields(Figures))}
     worker.statistics = lambda: SimpleNamespace(**told, repeated_pairs=0.5)
     assert course.statistics() == Figures(**told)
-    for clean in (True, False):
-        worker.clean = clean
-        assert (course.clean, course.told) == (clean, clean)
+    for clean, known in product((True, False), repeat=2):
+        worker.clean, worker.engine = clean, SimpleNamespace(told=known)
+        assert (course.clean, course.told) == (clean, clean and known)
     errors = []
     worker.close = errors.append
     with course:
