@@ -16,8 +16,15 @@ SCRIPT = ROOT / "jobs" / "slurm" / "train.sbatch"
 STAND_IN = """#!/usr/bin/env bash
 echo "{name} $*" >> "$CALLS"
 [[ {name} == scontrol ]] && exit 0
-[[ $MISHAPS -gt 0 && $(grep -c "{name}" "$CALLS") -gt $MISHAPS ]] && exit 0
-[[ $STATUS == wait ]] || exit "$STATUS"
+finish() {{
+    [[ $1 == 0 ]] || exit "$1"
+    mkdir -p "$RUN"
+    echo '"stop_reason": "finished",' > "$RUN/summary.json"
+    exit 0
+}}
+[[ $MISHAPS -gt 0 && $(grep -c "{name}" "$CALLS") -gt $MISHAPS ]] && finish 0
+[[ $STATUS == lost ]] && exit 0
+[[ $STATUS == wait ]] || finish "$STATUS"
 trap 'sleep 0.3; exit 75' USR1
 echo ready >> "$CALLS"
 for ((i = 0; i < 200; i++)); do sleep 0.05; done
@@ -49,6 +56,7 @@ def job(tmp_path):
     def start(status, restarts=0, more=(), mishaps=0, shell=()):
         calls = tmp_path / "calls"
         calls.unlink(missing_ok=True)
+        (tmp_path / "runs" / "slurm-7" / "summary.json").unlink(missing_ok=True)
         with subprocess.Popen(
             ["bash", *shell, SCRIPT, "--epochs", "9", *more],
             env={
@@ -56,6 +64,7 @@ def job(tmp_path):
                 "CALLS": str(calls),
                 "STATUS": str(status),
                 "MISHAPS": str(mishaps),
+                "RUN": str(tmp_path / "runs" / "slurm-7"),
                 "SLURM_SUBMIT_DIR": str(tmp_path),
                 "SLURM_JOB_ID": "7",
                 "SLURM_RESTART_COUNT": str(restarts),
@@ -166,6 +175,16 @@ def test_ranks_that_mpi_could_not_start_are_started_again(job, tmp_path, mishap)
     (tmp_path / "runs" / "slurm-7" / "checkpoints" / "set-1").mkdir(parents=True)
     (tmp_path / "runs/slurm-7/checkpoints/set-1/manifest.json").touch()
     assert "--resume --epochs 9" in job(76, mishaps=1)[1].splitlines()[1]
+
+
+def test_ranks_of_which_none_is_left_are_started_again(job):
+    """Their launcher, which survives deaths, ends with status 0 all the same."""
+    status, calls = job("lost", more=["--fault-tolerant"], mishaps=1)
+    assert (status, calls.count("mpiexec")) == (0, 2)
+    status, calls = job("lost", more=["--fault-tolerant"])
+    assert (status, calls.count("mpiexec")) == (76, 5)
+    status, calls = job("lost")
+    assert (status, calls.count("srun")) == (0, 1)
 
 
 def test_a_start_that_never_succeeds_is_given_up(job):

@@ -76,4 +76,5 @@ def survivors_of(comm: MPI.Comm, seconds: float) -> tuple[MPI.Comm, tuple[int, .
         comm: some of its ranks have died.
         seconds: how long those who live may let each other wait.
     """
-    return together(comm, lambda found: (found.comm, found.ranks), seconds).value
+    found = together(comm, lambda mine: (mine.comm, mine.ranks), seconds, keep=False)
+    return found.value

@@ -17,6 +17,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Generic, NamedTuple, TypeVar
 
 from mpi4py import MPI
@@ -122,7 +123,7 @@ class Survivors(NamedTuple):
     """The ranks that took part in a stage."""
 
     comm: MPI.Comm
-    """They alone; until the stage is over."""
+    """They alone; until the stage is over, see `together`."""
 
     ranks: tuple[int, ...]
     """Their numbers in the communicator that was shrunk, in the order of the new one."""
@@ -137,33 +138,60 @@ class Outcome(NamedTuple, Generic[T]):
 
 
 def together(
-    comm: MPI.Comm, stage: Callable[[Survivors], T], seconds: float
+    comm: MPI.Comm,
+    stage: Callable[[Survivors], T],
+    seconds: float,
+    *,
+    keep: bool = True,
 ) -> Outcome[T]:
     """Do `stage` with all ranks of `comm` that live, from the start when one dies in it.
 
     Either all survivors return, of the same attempt, or nobody does. What the stage
-    changes outside of itself must bear to be done again. Collective over the survivors.
+    changes outside of itself must bear to be done again. Collective over the survivors,
+    one thread of each.
+
+    The communicator of a stage that all have passed serves the next one, too, as long as
+    nobody dies: Open MPI crashes where it hears of a death while it makes one.
 
     Args:
         comm: may have dead ranks.
         stage: collective over the survivors that it is handed, by operations that are
             waited for with `collectives.complete`.
         seconds: how long the survivors may let each other wait.
+        keep: whether it may be one that served before, and may serve again; the same
+            everywhere. Else the stage may keep it for itself.
 
     Raises:
         DeadlineExceeded: a survivor does not come.
         Exception: of the stage's own; the others then wait for nothing more.
     """
     while True:
-        small = _polite(comm.Shrink, seconds)
+        small = (_taken(comm) if keep else None) or _polite(comm.Shrink, seconds)
         ranks = tuple(MPI.Group.Translate_ranks(small.group, None, comm.group))
         found, failure = _attempt(small, ranks, stage)
         agreed = _agreed(small, failure is None, seconds)
         if agreed and found is not None:
-            # Not freed: that is collective, and somebody may die in it.
+            # Never freed: that is collective, and somebody may die in it.
+            if keep:
+                comm.Set_attr(_keyval(), small)
             return Outcome(found[0], ranks)
         if failure is not None and not isinstance(failure, PeerDied):
             raise failure
+
+
+@cache
+def _keyval() -> int:
+    """Under which a communicator holds the one of its survivors."""
+    return MPI.Comm.Create_keyval()
+
+
+def _taken(comm: MPI.Comm) -> MPI.Comm | None:
+    """The communicator of the stage before, if all have passed it; it is held no more."""
+    held = comm.Get_attr(_keyval())
+    if not isinstance(held, MPI.Comm):
+        return None
+    comm.Delete_attr(_keyval())
+    return held
 
 
 def _attempt(
