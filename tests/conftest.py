@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -91,3 +93,21 @@ def run_ranks() -> RunRanks:
         return mpirun.run(ranks, arguments, timeout_seconds=timeout_seconds, **options)
 
     return start
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that all ranks see under one name."""
+    from mpi4py import MPI
+
+    shared: Path = MPI.COMM_WORLD.bcast(tmp_path)
+    return shared
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Run the command on all ranks; what comes back is as of `train_command.runner`."""
+    from mpi4py import MPI
+    from support import train_command
+
+    return train_command.runner(MPI.COMM_WORLD, capsys)

@@ -78,7 +78,7 @@ FAULTS = {
 }
 """Faults whose end is one that all ranks know; see docs/faults_to_order.md."""
 
-ONE_TASKS = {
+OF_ONE_TASK = {
     "digits": ("model", "dirichlet", "subset"),
     "quadratic": ("heterogeneity",),
 }
@@ -95,7 +95,7 @@ class End(NamedTuple):
 
 def draw(chance: random.Random) -> list[str]:
     """The options of one run, but for its folder."""
-    task, method = chance.choice(list(ONE_TASKS)), chance.choice(METHODS)
+    task, method = chance.choice(list(OF_ONE_TASK)), chance.choice(METHODS)
     names = set(VALUES)
     if chance.random() > MISTAKES:
         names = {name for name in names if _fits(name, task, method)}
@@ -110,7 +110,9 @@ def draw(chance: random.Random) -> list[str]:
 
 def _fits(name: str, task: str, method: str) -> bool:
     field = name.replace("-", "_")
-    others = {each for one, names in ONE_TASKS.items() if one != task for each in names}
+    others = {
+        each for one, names in OF_ONE_TASK.items() if one != task for each in names
+    }
     return method in USED_BY.get(field, METHODS) and name not in others
 
 

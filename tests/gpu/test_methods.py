@@ -2,7 +2,6 @@
 
 import pytest
 from mpi4py import MPI
-from support import train_command
 from support.train_command import finished, summary_of
 
 COMM = MPI.COMM_WORLD
@@ -18,18 +17,6 @@ METHODS = [
 ]
 
 pytestmark = [pytest.mark.mpi, pytest.mark.limit(240)]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder that all ranks see under one name."""
-    return COMM.bcast(tmp_path)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command everywhere; every rank's (status, output, errors), by rank."""
-    return train_command.runner(COMM, capsys)
 
 
 @pytest.fixture(name="device", scope="module")

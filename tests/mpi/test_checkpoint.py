@@ -42,18 +42,6 @@ several = pytest.mark.skipif(COMM.size == 1, reason="needs another rank")
 few = pytest.mark.skipif(COMM.size > 3, reason="more ranks add time only")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A folder that all ranks see under one name."""
-    return COMM.bcast(tmp_path)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command everywhere; every rank's (status, output, errors), by rank."""
-    return train_command.runner(COMM, capsys)
-
-
 def on_rank_0(action):
     COMM.barrier()
     if COMM.rank == 0:

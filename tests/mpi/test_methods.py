@@ -2,7 +2,6 @@
 
 import pytest
 from mpi4py import MPI
-from support import train_command
 from support.train_command import finished, records_of, summary_of
 
 from acidmpi.config.options import options_of
@@ -31,18 +30,6 @@ RECORDS = {
     "evaluation": COMMON | {"test_loss", "test_accuracy"},
 }
 IN_PAIRS = ("a2cid2", "async", "adpsgd")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder that all ranks see under one name."""
-    return COMM.bcast(tmp_path)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command everywhere; every rank's (status, output, errors), by rank."""
-    return train_command.runner(COMM, capsys)
 
 
 def test_every_method_is_held_to_it():

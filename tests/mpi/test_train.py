@@ -23,18 +23,6 @@ ENDLESS = [*SHORT, "--epochs", "1e6"]
 several = pytest.mark.skipif(COMM.size == 1, reason="needs another rank")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A folder that all ranks see under one name."""
-    return COMM.bcast(tmp_path)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command everywhere; every rank's (status, output, errors), by rank."""
-    return train_command.runner(COMM, capsys)
-
-
 @pytest.mark.parametrize("method", ["a2cid2", "async"])
 def test_a_run_finishes_and_its_summary_is_complete(run, folder, method):
     output = finished(run(*SHORT, "--method", method, "--output", folder))

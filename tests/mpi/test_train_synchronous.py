@@ -35,18 +35,6 @@ ALL = [*METHODS, "gossip"]
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A folder that all ranks see under one name."""
-    return COMM.bcast(tmp_path)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command everywhere; every rank's (status, output, errors), by rank."""
-    return train_command.runner(COMM, capsys)
-
-
-@pytest.fixture
 def trainers(monkeypatch):
     """Every trainer that a run makes."""
     made, make = [], session.make_trainer

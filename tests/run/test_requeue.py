@@ -23,7 +23,8 @@ finish() {{
     exit 0
 }}
 [[ $MISHAPS -gt 0 && $(grep -c "{name}" "$CALLS") -gt $MISHAPS ]] && finish 0
-[[ $STATUS == lost ]] && exit 0
+[[ $STATUS == lost ]] && mkdir -p "$RUN" && exit 0
+[[ $STATUS == elsewhere ]] && exit 0
 [[ $STATUS == wait ]] || finish "$STATUS"
 trap 'sleep 0.3; exit 75' USR1
 echo ready >> "$CALLS"
@@ -185,6 +186,11 @@ def test_ranks_of_which_none_is_left_are_started_again(job):
     assert (status, calls.count("mpiexec")) == (76, 5)
     status, calls = job("lost")
     assert (status, calls.count("srun")) == (0, 1)
+
+
+def test_a_run_in_another_folder_is_not_made_again(job):
+    status, calls = job("elsewhere", more=["--fault-tolerant", "--output", "other"])
+    assert (status, calls.count("mpiexec")) == (0, 1)
 
 
 def test_a_start_that_never_succeeds_is_given_up(job):

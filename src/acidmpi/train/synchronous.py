@@ -88,7 +88,6 @@ class SynchronousCourse:
         self._goal = math.ceil(plan.total_gradients / size)
         self._metrics = metrics
         self._accelerator = accelerator
-        self._device: Accelerator | HostSite = accelerator or HOST
         self._own = OwnArrays(
             parameters, buffers, size, accelerator, self._mean_over_ranks
         )
@@ -281,15 +280,16 @@ class SynchronousCourse:
 
     def statistics(self) -> Figures:
         """What has happened so far."""
+        device: Accelerator | HostSite = self._accelerator or HOST
         return Figures(
             **self._cost()._asdict(),
             gradients=self._steps,
             total_gradients=self._steps * self._size,
             exchanges=self._exchanges or 0,
             comm_rate_measured=self._rate(),
-            transport="host" if self._device is HOST else "staged",
-            device=self._device.name,
-            device_uuid=self._device.uuid,
+            transport="host" if device is HOST else "staged",
+            device=device.name,
+            device_uuid=device.uuid,
             consensus_distance=self._distance,
         )
 
