@@ -39,7 +39,7 @@ def script(tmp_path):
 def test_an_exception_on_one_rank_ends_all(run_ranks, script):
     start = time.monotonic()
     done = run_ranks(2, script(DIES), timeout_seconds=60)
-    assert done.returncode != 0
+    assert done.returncode != 0, done.stdout + done.stderr
     assert "RuntimeError: planted" in done.stdout + done.stderr
     # A wait of the other rank would end after half an hour.
     assert time.monotonic() - start < 60
