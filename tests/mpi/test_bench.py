@@ -142,10 +142,11 @@ def test_a_word_goes_there_and_back():
 
 @pair_only
 @pytest.mark.parametrize("accelerated", [True, False])
-def test_lockstep_exchanges(accelerated):
+@pytest.mark.parametrize("control", [True, False])
+def test_lockstep_exchanges(accelerated, control):
     x = normal(100)
     expected = mean_over_ranks(x, COMM)
-    assert lockstep_rate(x, COMM, 5, accelerated, 30.0) > 0
+    assert lockstep_rate(x, COMM, 5, accelerated, 30.0, control) > 0
     np.testing.assert_allclose(x, expected, atol=1e-6)
 
 

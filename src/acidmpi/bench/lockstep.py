@@ -1,8 +1,9 @@
-"""The simplest loop between two ranks: the same exchange again and again, no pairing.
+"""The simplest loops between two ranks: the same exchange again and again, no pairing.
 
 Both ranks know that they exchange with each other, so that nothing is asked, answered,
-counted or told: the rival of what pairing costs. State, messages, exchange and the
-thread that polls are the worker's own.
+counted or told: the rivals of what pairing costs. State, messages, exchange and the
+thread that polls are the worker's own. One loop sends the data alone; the other one also
+sends the control messages of a handshake, and looks at nothing that they say.
 """
 
 import math
@@ -17,6 +18,8 @@ from acidmpi.dynamics.coefficients import BASELINE
 from acidmpi.kernels import load
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import find_node
+from acidmpi.pairing.messages import Kind
+from acidmpi.pairing.wire import Notice, Wire
 from acidmpi.progress import Pace, Steps
 from acidmpi.transport.host import HostTransport
 from acidmpi.worker.assembly import HOT_SECONDS
@@ -34,9 +37,19 @@ def lockstep_rate(
     exchanges: int,
     accelerated: bool,
     deadline_seconds: float,
+    control: bool = False,
 ) -> float:
-    """Exchanges per second when so many follow one another (collective, 2 ranks)."""
-    comms = Communicators.open(comm, deadline_seconds, ["data"])
+    """Exchanges per second when so many follow one another (collective, 2 ranks).
+
+    Args:
+        x: the vector.
+        comm: two ranks.
+        exchanges: how many.
+        accelerated: with the companion vector.
+        deadline_seconds: how long a wait for the other rank may take.
+        control: send one control message each way for each exchange, too.
+    """
+    comms = Communicators.open(comm, deadline_seconds, ["data", "control"])
     crowd = find_node(comms.collective, deadline_seconds).ranks_per_core
     exchanger = Exchanger(
         RankState([x], load("cpu"), WallUnits(WallClock(), 1.0), accelerated),
@@ -46,7 +59,8 @@ def lockstep_rate(
         deadline_seconds,
         HOT_SECONDS if crowd <= 1 else 0.0,
     )
-    loop = LockstepLoop(exchanger, 1 - comm.rank, exchanges)
+    wire = Wire(comms.control) if control else None
+    loop = LockstepLoop(exchanger, 1 - comm.rank, exchanges, wire)
     driver = ThreadDriver(loop, Ledger(comm.rank, 2, None), crowd, "lockstep")
     comm.Barrier()
     began = time.perf_counter()
@@ -55,6 +69,8 @@ def lockstep_rate(
     seconds = comm.allreduce(time.perf_counter() - began, MPI.MAX)
     if loop.failure is not None:
         raise loop.failure
+    if wire is not None:
+        wire.close()
     comms.close()
     return float(exchanges / seconds)
 
@@ -66,13 +82,17 @@ class LockstepLoop:
         exchanger: runs one exchange.
         peer: always the same.
         exchanges: how many.
+        wire: for a message each way before each exchange, or None.
     """
 
-    def __init__(self, exchanger: Exchanger, peer: int, exchanges: int) -> None:
+    def __init__(
+        self, exchanger: Exchanger, peer: int, exchanges: int, wire: Wire | None
+    ) -> None:
         self.activity = 0
         self.ended = False
         self.failure: BaseException | None = None
-        self._steps = self._run(exchanger, peer, exchanges)
+        self._wire = wire
+        self._steps = self._run(Terms(peer, *BASELINE[1:]), exchanger, exchanges)
 
     def advance(self) -> Pace:
         """One look at the exchange at hand."""
@@ -90,8 +110,11 @@ class LockstepLoop:
         """Keep what went wrong."""
         self.failure = error
 
-    def _run(self, exchanger: Exchanger, peer: int, exchanges: int) -> Steps[None]:
-        _, alpha, alpha_tilde = BASELINE
+    def _run(self, terms: Terms, exchanger: Exchanger, exchanges: int) -> Steps[None]:
         for _ in range(exchanges):
-            yield from exchanger.exchange(Terms(peer, alpha, alpha_tilde))
+            if self._wire is not None:
+                self._wire.send(terms.peer, Kind.REQUEST, Notice())
+                while self._wire.receive() is None:
+                    yield Pace.HOT
+            yield from exchanger.exchange(terms)
             self.activity += 1

@@ -23,6 +23,12 @@ REPEATED = 0.1
 
 BESIDE_LOCKSTEP = 0.6
 
+RIVALS = {
+    True: ("lockstep", "the same messages without pairing"),
+    False: ("data alone", "the same exchanges without pairing or control messages"),
+}
+"""Loops of `bench.lockstep`, by whether they send control messages: name and note."""
+
 
 def run(options: PairingOptions, comm: MPI.Comm) -> list[Figure]:
     """Count for a while; between two ranks in turn with the rival."""
@@ -35,31 +41,45 @@ def run(options: PairingOptions, comm: MPI.Comm) -> list[Figure]:
 
 
 def _two(options: PairingOptions, comm: MPI.Comm) -> list[Figure]:
-    """Both loops in turn; medians over the rounds."""
+    """The loops in turn; medians over the rounds."""
     seconds = options.seconds / options.rounds
     rounds, rates = [], []
     for _ in range(options.rounds):
         counted, degree = _count(options, comm, seconds)
         rounds.append(counted)
         exchanges = max(1, round(counted.pairs_per_second * seconds))
-        rates.append(_rival(options, comm, exchanges))
+        rates.append([_rival(options, comm, exchanges, control) for control in RIVALS])
     middle = sorted(rounds, key=lambda c: c.pairs_per_second)[len(rounds) // 2]
-    beside = Figure(
-        name="exchanges a second beside lockstep",
-        value=statistics.median(c.pairs_per_second for c in rounds),
-        unit="1/s",
-        rival=statistics.median(rates),
-        beside="lockstep",
-        at_least=BESIDE_LOCKSTEP,
-        note="the same exchanges without pairing",
-    )
-    return [beside, *_figures(options, comm, middle, degree)]
+    own = statistics.median(c.pairs_per_second for c in rounds)
+    beside = [
+        Figure(
+            name=f"exchanges a second beside {name}",
+            value=own,
+            unit="1/s",
+            rival=statistics.median(rival),
+            beside=name,
+            at_least=BESIDE_LOCKSTEP,
+            note=note,
+        )
+        for (name, note), rival in zip(
+            RIVALS.values(), zip(*rates, strict=True), strict=True
+        )
+    ]
+    return [*beside, *_figures(options, comm, middle, degree)]
 
 
-def _rival(options: PairingOptions, comm: MPI.Comm, exchanges: int) -> float:
+def _rival(
+    options: PairingOptions, comm: MPI.Comm, exchanges: int, control: bool
+) -> float:
     accelerated = options.method == "a2cid2"
-    x = _values(options, comm)
-    return lockstep_rate(x, comm, exchanges, accelerated, options.deadline_seconds)
+    return lockstep_rate(
+        _values(options, comm),
+        comm,
+        exchanges,
+        accelerated,
+        options.deadline_seconds,
+        control,
+    )
 
 
 def _count(

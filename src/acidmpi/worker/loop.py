@@ -37,6 +37,9 @@ CANCEL, DROPPED = int(Kind.CANCEL), int(Kind.DROPPED)
 OPENING = (REQUEST, ACCEPT)
 """What both ends of a match have sent or received before its exchange."""
 
+APART = frozenset((CANCEL, DROPPED, FAIL, NEWS, STOP))
+"""Kinds that this loop hears itself; all others are the machine's."""
+
 ANSWER_SECONDS = 2e-3
 """Longest sleep while a peer is waited for."""
 
@@ -325,7 +328,9 @@ class CommunicationLoop:
         source, kind, notice, _, _ = message
         self._ledger.learn(source, notice.gradients)
         new = self._ledger.raise_flags(notice.flags) if notice.flags else 0
-        if kind == FAIL:
+        if kind not in APART:
+            self._hear_pairing(source, kind, notice)
+        elif kind == FAIL:
             self._hear_failure(message)
         elif kind == NEWS:
             self.watchdog.hear(source, message.text)
@@ -333,8 +338,6 @@ class CommunicationLoop:
             self._hear_cancel(source)
         elif kind == DROPPED:
             self._hear_dropped(source, message.load)
-        elif kind != STOP:
-            self._hear_pairing(source, kind, notice)
         if new & BROKEN and kind != FAIL:
             self._failed_peer = RemoteError(source, "its communication stopped")
 
@@ -348,7 +351,8 @@ class CommunicationLoop:
         machine = self.machine
         if kind in OPENING:
             self._heard[source] = notice.alpha_tilde
-            self._promise(source, notice.taken)
+            if notice.taken:
+                self._promise(source, notice.taken)
         if kind in (ACCEPT, BUSY) and source == machine.asking:
             self.limits.answers.add(self.waiting.answer_seconds)
         if source in machine.aside and self._is_outdated(source):
@@ -391,5 +395,6 @@ class CommunicationLoop:
         for peer, kind in messages:
             if kind in OPENING:
                 self._offered[peer] = notice.alpha_tilde
-                self._promise(peer, notice.taken)
+                if notice.taken:
+                    self._promise(peer, notice.taken)
             self._wire.send(peer, kind, notice)
