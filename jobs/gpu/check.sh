@@ -128,6 +128,7 @@ step() {
 
 use() {
     [ -x "$1/bin/python" ] || part_setup || exit 1
+    export -n PYTHON # ucx.sh has to ask the environment's
     acidmpi_use "$1"
 }
 
@@ -136,7 +137,7 @@ make_environment() {
     local folder=$1 mpi=$2 wheels=() wheel
     [ ! -x "$folder/bin/python" ] || [ ! -e "$folder/.complete" ] || return 0
     "$PYTHON" -m venv --clear --without-pip "$folder" || return 1
-    "$PYTHON" -c 'import sys; print(*(p for p in sys.path if "-packages" in p), sep="\n")' \
+    "$PYTHON" jobs/gpu/beside.py \
         >"$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
     if [ -n "${WHEELS:-}" ]; then
         for wheel in "$WHEELS"/*.whl; do
@@ -176,7 +177,7 @@ run_part() {
     local part=$1 start=$SECONDS status=0 limit
     limit=$((LIMITS[$part] * LIMIT_SCALE))
     acidmpi_say "part $part, at most $limit s"
-    timeout --kill-after=15 "$limit" bash "$0" --inside "$part" 2>&1 |
+    timeout --kill-after=15 "$limit" bash jobs/gpu/check.sh --inside "$part" 2>&1 |
         tee "$REPORT/$part.log"
     status=${PIPESTATUS[0]}
     printf '%d %d %s\n' "$status" "$((SECONDS - start))" "$(date -u +%FT%TZ)" \

@@ -168,6 +168,19 @@ class KeepsTheLock(ReferenceKernels):
             out[i] = x[i]
 
 
+class OnlyQueues:
+    """Calls are over at once, as those are that queue work on a GPU: no fault."""
+
+    def snapshot(self, *arguments):
+        """Too short for anyone to wake up in."""
+
+    apply_exchange = apply_gradient = snapshot
+
+
+def test_calls_that_only_queue_work_need_not_let_others_run():
+    contract.other_threads_go_on(host(OnlyQueues()), "float32")
+
+
 FAULTS = [
     (MixesWithTheNewX, contract.mixing_in_place_is_exact, "float32"),
     (StepsWithTheNewX, contract.gradients_follow_the_reference, "float32"),

@@ -99,6 +99,38 @@ class InPlace:
             yield Mean(gradient)
 
 
+class Asks(InPlace):
+    """Tells in whose stream its state is copied."""
+
+    def __init__(self, gpu):
+        self.gpu, self.loaded = gpu, False
+
+    def state(self):
+        return {"ordered": self.gpu.current is self.gpu.caller()}
+
+    def load(self, states):
+        self.loaded = self.gpu.current is self.gpu.caller()
+
+
+class SideStream(Gpu):
+    """The caller computes in another stream than CuPy's own, as torch may let it."""
+
+    @property
+    def current(self):
+        return getattr(self.local, "stream", None)
+
+
+def test_a_state_is_copied_in_the_callers_stream():
+    """That one has been made to wait for the loop's; CuPy's own waits for neither."""
+    gpu = SideStream(World(eager=True))
+    specs, asks = [Spec((3,), np.dtype(np.float64))], Asks(gpu)
+    with Averager(specs, asks, COMM, accelerator=gpu, progress="inline") as averager:
+        states = averager.gather_state()
+        assert all(state["reduction"]["ordered"] for state in states)
+        averager.load_state_dict(states)
+        assert asks.loaded
+
+
 def late_run(seed, left_out=None, eager=False):
     """Two steps on a device that works late; whether its results are the right ones."""
     gpu = Gpu(World(seed * SIZE + RANK, eager))

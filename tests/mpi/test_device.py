@@ -3,8 +3,10 @@
 The stand-in's addresses are real ones, so MPI can be given them as it would be a GPU's.
 """
 
+import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from support.streams import Gpu, QueuedKernels, World
 from torch import nn
 
 import acidmpi
+from acidmpi.checkpoint.keeper import Keeper
+from acidmpi.checkpoint.sets import Sets
 from acidmpi.errors import ConfigError, NonFiniteError, RemoteError
 from acidmpi.kernels import load
 from acidmpi.testing.test_transports import meeting, turns
@@ -24,6 +28,7 @@ from acidmpi.transport.choice import Choice
 from acidmpi.transport.device import DeviceTransport
 from acidmpi.transport.host import HostTransport
 from acidmpi.transport.staged import StagedTransport
+from acidmpi.worker.keeping import Keeping
 
 pytestmark = pytest.mark.mpi
 
@@ -121,12 +126,35 @@ class LateDevice(InstantDevice):
         return self.asked[event] > 2
 
 
+class TurnsDevice(LateDevice):
+    """Knows in whose stream a thread works at the moment."""
+
+    def __init__(self):
+        super().__init__()
+        self._local = threading.local()
+
+    @property
+    def current(self):
+        return getattr(self._local, "stream", None)
+
+    @contextmanager
+    def on(self, stream):
+        before, self._local.stream = self.current, stream
+        try:
+            yield
+        finally:
+            self._local.stream = before
+
+
+@pytest.fixture(name="device")
+def device_of_the_model():
+    return TurnsDevice()
+
+
 @pytest.fixture(name="model")
-def model_on_a_device(monkeypatch):
+def model_on_a_device(monkeypatch, device):
     """A model that `Worker` takes for one on a GPU; nobody may look at its gradients."""
-    monkeypatch.setattr(
-        "acidmpi.arrays.torch.model.accelerator_for", lambda _: LateDevice()
-    )
+    monkeypatch.setattr("acidmpi.arrays.torch.model.accelerator_for", lambda _: device)
     kernels = GuardedHost(load("cpu"))
     monkeypatch.setattr("acidmpi.worker.place.load", lambda name: kernels)
     monkeypatch.setattr(
@@ -174,3 +202,20 @@ def test_a_worker_tells_late_what_its_device_finds(number, model, comm):
     texts = ("'bias'", f"gradient {number} of rank {LAST}")
     with pytest.raises(NonFiniteError if own else RemoteError, match=".*".join(texts)):
         train(model, comm, (number,), 12)
+
+
+@pytest.mark.parametrize("regular", [True, False])
+def test_what_a_checkpoint_copies_is_queued_in_a_turn_of_the_caller(
+    regular, model, device, comm, folder
+):
+    """Else the loop, which copies it to the host, would not wait for it."""
+    every = 4 * comm.size if regular else None
+    whose = {"rank": comm.rank, "size": comm.size}
+    keeper = Keeper(Sets(folder), **whose, session="test", first=1, every=every)
+    keeper.ask()
+    seen = []
+    keeping = Keeping(keeper, position=lambda: seen.append(device.current) or {})
+    train(model, comm, (), 12, keeping=keeping)
+    keeper.close()
+    assert len(seen) > 1
+    assert set(seen) == {device.caller()}

@@ -242,12 +242,14 @@ class Averager:
     def state_dict(self) -> dict[str, Any]:
         """What this rank needs to go on later: between two steps, not within one."""
         self._check_between("state_dict()")
+        with self._lane.calling():
+            reduction = self._reduction.state()
         return {
             "step": self.step,
             "compressor": repr(self._compressor),
             "size": self.size,
             "rank": self.rank,
-            "reduction": self._reduction.state(),
+            "reduction": reduction,
         }
 
     def gather_state(self) -> list[dict[str, Any]]:
@@ -291,7 +293,7 @@ class Averager:
                 )
         if not isinstance(states, dict):
             check_complete(every)
-        with self._helm.taken():
+        with self._helm.taken(), self._lane.calling():
             self._reduction.load([state["reduction"] for state in every])
             self._loop.restart(every[0]["step"])
 

@@ -206,7 +206,7 @@ class Engine:
             event()
             parts.ledger.count_gradient(loss, samples)
             if self._keeping is not None:
-                self._keeping.publish(loss)
+                self._keeping.publish(loss, parts.state)
         parts.units.count_gradient()
         parts.recorder.gradient(loss, lr)
         self._after_gradient()

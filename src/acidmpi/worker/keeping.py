@@ -72,10 +72,14 @@ class Keeping:
         else:
             self.note(None)
 
-    def publish(self, loss: float | None) -> None:
-        """A gradient event has happened: note the position. Holds the state's lock."""
+    def publish(self, loss: float | None, state: Any) -> None:
+        """A gradient event has happened: note the position. Holds the lock of `state`.
+
+        In a turn, because a device copies the model's buffers for it.
+        """
         if self.keeper.regular:
-            self.note(loss)
+            with state.computing():
+                self.note(loss)
 
     def note(self, loss: float | None) -> None:
         """Note the position as it is now."""
@@ -162,9 +166,10 @@ class Cutter:
     def take_last(self, total_gradients: int) -> None:
         """The last part, when all communication has ended; published or not."""
         keeping = self._keeping
-        with self._state.communicating():
-            if not keeping.keeper.regular:
+        if not keeping.keeper.regular:
+            with self._state.computing():
                 keeping.note(None)
+        with self._state.communicating():
             keeping.keeper.take_last(self._tree, total_gradients)
 
     def restore(self) -> None:

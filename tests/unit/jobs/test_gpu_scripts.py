@@ -1,6 +1,7 @@
 """The scripts for machines with a GPU, as far as they go without one."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -118,3 +119,53 @@ def test_a_slim_wheel_keeps_what_programs_load_and_lists_it(tmp_path):
         ]
         assert set(listed) == set(file.namelist())
         assert file.testzip() is None
+
+
+def test_an_environment_finds_cuda_libraries_among_the_packages_beside_it(tmp_path):
+    words = [sys.executable, JOBS / "beside.py"]
+    beside = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    words = [sys.executable, "-m", "venv", "--without-pip", tmp_path]
+    subprocess.run(words, check=True)
+    (packages,) = tmp_path.glob("lib/python3*/site-packages")
+    (packages / "beside.pth").write_text(beside)
+    # As cuda-pathfinder looks for nvidia/cu13/lib.
+    code = "import numpy, site; print(*site.getsitepackages(), sep='\\n')"
+    words = [tmp_path / "bin/python", "-c", code]
+    found = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert found.splitlines()[0] == str(packages)
+    assert str(Path(pytest.__file__).parents[1]) in found.splitlines()
+
+
+def program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A copy of the scripts with environments whose programs only say who they are."""
+    shutil.copytree(JOBS.parent, tmp_path / "jobs")
+    for name in ("openmpi", "mpich"):
+        folder = tmp_path / f".venv-gpu-{name}/bin"
+        for python in ("python", "python3"):
+            program(folder / python, f"echo /libraries/of/{name}")
+        program(folder / "mpiexec", 'echo "libraries: $LD_LIBRARY_PATH"')
+    program(tmp_path / "base-python", "exit 0")
+    return tmp_path
+
+
+def test_the_ucx_of_the_environment_is_taken_whatever_python_is_named(machine):
+    variables = {"PYTHON": str(machine / "base-python"), "LD_LIBRARY_PATH": ""}
+    result = bash(machine / "jobs/gpu/check.sh", "exchange", **variables)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for name in ("openmpi", "mpich"):
+        assert f"libraries: /libraries/of/{name}" in result.stdout
+
+
+def test_a_part_runs_from_whatever_folder_the_script_is_started_in(
+    machine, monkeypatch
+):
+    monkeypatch.chdir(machine / "jobs/gpu")
+    result = bash("check.sh", "exchange", PYTHON=str(machine / "base-python"))
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acidmpi.arrays.accelerator import Event, Stream, address_of
-from acidmpi.arrays.cuda.names import uuid_text
+from acidmpi.arrays.cuda.names import uuid_of
 from acidmpi.arrays.flat import Array
 from acidmpi.errors import ConfigError
 
@@ -35,7 +35,7 @@ class Gpu:
         self._device = cupy.cuda.Device(index)
         properties = cupy.cuda.runtime.getDeviceProperties(index)
         self.name: str = _text(properties["name"])
-        self.uuid: str | None = uuid_text(properties.get("uuid"))
+        self.uuid: str | None = uuid_of(index)
         self._foreign: dict[int, Stream] = {}
         """Streams made by others. CuPy would destroy such a stream together with the
         object that stands for it, so these objects live as long as the GPU's."""

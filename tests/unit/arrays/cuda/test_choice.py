@@ -1,9 +1,12 @@
 """Which GPU a rank takes, and what is said where it cannot have one."""
 
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+from support import fake_cuda
 
 from acidmpi.arrays.cuda import choice
 from acidmpi.arrays.cuda.choice import check_version, choose_device
@@ -91,5 +94,12 @@ def test_a_word_that_is_no_device_is_refused():
 
 def test_a_uuid_reads_as_nvidia_smi_shows_it():
     assert uuid_text(bytes(range(16))) == "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f"
-    assert uuid_text(None) is None
-    assert uuid_text(b"short") is None
+
+
+@pytest.mark.skipif(fake_cuda.COMPILER is None, reason="no C++ compiler here")
+def test_a_uuid_with_a_zero_byte_is_told_whole(tmp_path):
+    code = "from acidmpi.arrays.cuda.names import uuid_of as of; print(of(0), of(1))"
+    variables = os.environ | fake_cuda.build(tmp_path)
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, capture_output=True, text=True, env=variables)
+    assert told.stdout.split() == [fake_cuda.UUID, "None"], told.stderr
