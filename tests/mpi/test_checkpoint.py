@@ -208,6 +208,16 @@ def test_what_cannot_be_gone_on_from(run, folder):
     assert not (folder / "new").exists()
 
 
+@few
+def test_a_run_that_names_its_own_folder_keeps_what_it_goes_on_from(run, folder):
+    arguments = [*QUADRATIC[:2], *LOGICAL, "--output", folder]
+    finished(run(*arguments, *QUADRATIC[2:]))
+    numbers = Sets(folder / "checkpoints").numbers()
+    finished(run(*arguments, "--epochs", "1", "--resume", folder, "--overwrite"))
+    assert Sets(folder / "checkpoints").numbers() == numbers
+    assert records_of(folder, LAST)[0]["gradients"] <= 1
+
+
 UPDATES = 120
 
 

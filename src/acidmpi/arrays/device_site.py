@@ -115,7 +115,10 @@ class DeviceSite:
         return self.accelerator.empty(x.size, wide_dtype(x.dtype))
 
     def restart(self, kernels: Any, x: Array, x_tilde: Array) -> None:
-        """See `Site`; x̃ = 0 − (−1)(x − 0), which is exact, and x keeps its bits."""
+        """See `Site`; x̃ = 0 − (−1)(x − 0), which is exact, and x keeps its bits.
+
+        But for numbers below 1.2e-38: CuPy's kernels make zeros of them, in both alike.
+        """
         self.accelerator.clear(x_tilde, self.stream)
         kernels.apply_exchange(x, x_tilde, x, x_tilde, 0.0, -1.0)
 

@@ -6,6 +6,7 @@ were passed over, and why.
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def source_of(config: TrainConfig) -> Path | None:
             "behind --resume to go on in a new folder"
         )
     return config.output
+
+
+def at_home(config: TrainConfig) -> TrainConfig:
+    """The same run; where `--resume` names its own folder, as if it stood alone.
+
+    A new run would remove the checkpoints that this one goes on from.
+    """
+    if config.resume in (None, OWN_FOLDER) or config.output is None:
+        return config
+    same = Path(config.resume).expanduser().resolve() == config.output.resolve()
+    return replace(config, resume=OWN_FOLDER) if same else config
 
 
 def find(config: TrainConfig, company: Company) -> Restart | None:

@@ -31,7 +31,7 @@ from acidmpi.train.keeping import Kept, Restart
 from acidmpi.train.loop import Loop
 from acidmpi.train.outcome import all_deaths, rank_figures, result_rows
 from acidmpi.train.plan import Plan, make_plan, resolve
-from acidmpi.train.restart import find, open_keeper
+from acidmpi.train.restart import at_home, find, open_keeper
 from acidmpi.train.signals import SignalWatch
 from acidmpi.train.stalls import StallTeller
 from acidmpi.train.threads import limit_threads, threads_per_rank
@@ -115,7 +115,8 @@ class Session:
     def _prepare(self) -> tuple[Any, Plan]:
         """The task, the work, and the files of the run."""
         company = self._company
-        self._config = resolve(self._config, task_defaults(self._config.task))
+        config = resolve(self._config, task_defaults(self._config.task))
+        self._config = at_home(config)
         company.together(lambda: check_compression(self._config))
         node = self._share_cores()
         task = company.together(self._load)

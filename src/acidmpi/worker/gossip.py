@@ -5,7 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acidmpi.arrays.accelerator import Accelerator, Buffers, here, is_on_device
+from acidmpi.arrays.accelerator import (
+    Accelerator,
+    Buffers,
+    here,
+    is_on_device,
+    is_writable,
+)
 from acidmpi.errors import ConfigError
 from acidmpi.kernels.hyper import Add
 from acidmpi.mpi.communicators import told_to_all
@@ -90,7 +96,7 @@ class Gossip(Participant):
             lr: for the record.
 
         Raises:
-            ConfigError: shape or type differ.
+            ConfigError: it is no array, or shape or type differ.
             AcidError: communication failed here or on another rank.
         """
         flat = self._checked(update)
@@ -116,7 +122,12 @@ class Gossip(Participant):
             self._engine.close(error)
         self._engine.parts.state.site.settle()
 
-    def _checked(self, update: Array) -> Array:
+    def _checked(self, update: Any) -> Array:
+        if not isinstance(update, np.ndarray | np.generic) and not is_on_device(update):
+            raise ConfigError(
+                "an update must be a NumPy or CuPy array, got "
+                f"{type(update).__name__}; pass numpy.asarray(update, x.dtype)"
+            )
         if is_on_device(update) != (self._device is not None):
             raise ConfigError(
                 "an update must be in the same memory as x, got "
@@ -127,8 +138,11 @@ class Gossip(Participant):
                 f"an update must have x's form {self._x.dtype}{list(self._shape)}, got "
                 f"{update.dtype}{list(update.shape)}"
             )
-        whole: Array = update if update.flags.c_contiguous else update.copy()
-        return whole.reshape(-1)
+        usable = update.flags.c_contiguous and is_writable(update)
+        whole: Array = update if usable else update.copy()
+        return (
+            whole.reshape(-1) if is_on_device(whole) else np.asarray(whole).reshape(-1)
+        )
 
 
 def device_of(x: Array) -> Accelerator | None:
@@ -165,5 +179,8 @@ def _flat(x: Any) -> Array:
             "x must be C-contiguous and writable, because it is changed in place; pass "
             "numpy.ascontiguousarray(x) and read the result from there"
         )
-    flat: Array = x.reshape(-1)
+    if isinstance(x, np.ma.MaskedArray):
+        raise ConfigError("x must be a plain array, got a masked one; pass x.filled()")
+    # A matrix would stay one of two dimensions.
+    flat: Array = (np.asarray(x) if isinstance(x, np.ndarray) else x).reshape(-1)
     return flat

@@ -92,7 +92,8 @@ class Ledger:
         with self._changed:
             self.samples += samples
             if loss is not None and math.isfinite(loss):
-                self._losses[0] += loss
+                # A tensor would bring its graph along, and the precision of its type.
+                self._losses[0] += float(loss)
                 self._losses[1] += 1
             self._own += 1
             self._learn(self._rank, self._own)

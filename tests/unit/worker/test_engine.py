@@ -54,6 +54,15 @@ def test_a_life(progress):
     assert told.consensus_distance == told.mean_drift == 0.0
 
 
+def test_losses_are_added_up_in_double_whatever_they_come_in():
+    engine = make(np.zeros(1))
+    for loss in (np.float32(2**24), np.float32(1), np.array(1, np.float32)):
+        add(engine, np.ones(1), loss=loss)
+    (total, _) = engine.parts.ledger.losses
+    engine.close()
+    assert (type(total), total) == (float, 2**24 + 2)
+
+
 def test_without_a_goal_there_is_no_progress():
     engine = make(np.zeros(1))
     add(engine, np.ones(1))
@@ -163,3 +172,33 @@ def test_arrays_of_any_shape_and_type_gossip(shape, dtype):
     assert (x == 0).all()
     with pytest.raises(ConfigError, match="can only be stopped as 'interrupted'"):
         gossip.stop("bored")
+
+
+def test_an_update_that_must_not_be_written_is_only_read():
+    x, update = np.zeros(3), np.arange(3.0)
+    update.flags.writeable = False
+    with Gossip(x, comm=COMM, deadline_seconds=10.0) as gossip:
+        gossip.apply(update)
+        gossip.apply(np.broadcast_to(1.0, 3))
+    np.testing.assert_array_equal(x, [1, 2, 3])
+
+
+@pytest.mark.parametrize("update", [[1.0, 2.0], 1.0, None])
+def test_an_update_that_is_no_array_is_refused(update):
+    with Gossip(np.zeros(2), comm=COMM, deadline_seconds=10.0) as gossip:
+        with pytest.raises(ConfigError, match=type(update).__name__):
+            gossip.apply(update)
+        gossip.apply(np.ones(2))
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_a_matrix_is_averaged_as_an_array_is():
+    x = np.asmatrix(np.zeros((2, 3)))
+    with Gossip(x, comm=COMM, deadline_seconds=10.0) as gossip:
+        gossip.apply(np.asmatrix(np.ones((2, 3))))
+    assert (x == 1.0).all()
+
+
+def test_a_masked_array_is_refused():
+    with pytest.raises(ConfigError, match="masked"):
+        Gossip(np.ma.masked_array(np.ones(2), [0, 1]), comm=COMM)

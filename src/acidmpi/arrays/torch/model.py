@@ -8,6 +8,7 @@ Guarantees:
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter, is_not
 
 import numpy as np
@@ -114,6 +115,21 @@ class FlatModel:
         self.collect_gradients()
         for gradient in self.gradients:
             gradient.zero_()
+
+    @contextmanager
+    def one_gradient_each(self) -> Iterator[None]:
+        """Inside, only the first owner of a place has its gradient.
+
+        An optimizer's own `step()` would apply the sum once for each owner.
+        """
+        others = [(p, p.grad) for place in self.places for p in place.owners[1:]]
+        for parameter, _ in others:
+            parameter.grad = None
+        try:
+            yield
+        finally:
+            for parameter, gradient in others:
+                parameter.grad = gradient
 
     def scale_gradients(self, factor: float) -> None:
         """Multiply all gradients by `factor`."""

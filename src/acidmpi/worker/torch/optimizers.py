@@ -191,7 +191,8 @@ class GenericOptimizer:
             )
             if tilde is not None
         ]
-        self._optimizer.step()
+        with self._model.one_gradient_each():
+            self._optimizer.step()
         self._model.check_views()
         for x, tilde, before in pairs:
             tilde.add_(torch.sub(x, before, out=before))

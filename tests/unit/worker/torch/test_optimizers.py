@@ -532,6 +532,19 @@ def test_a_foreign_step_of_narrow_parameters_keeps_the_difference_in_single(dtyp
     np.testing.assert_allclose(tilde - start - 1e-5, moved, atol=1e-6)
 
 
+def test_a_foreign_step_moves_memory_that_two_parameters_share_once():
+    model = nn.Module()
+    model.one = nn.Parameter(torch.ones(3))
+    model.other = nn.Parameter(model.one.data)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    flat = FlatModel(model.named_parameters(), [[model.one, model.other]])
+    (model.one.sum() + 2 * model.other.sum()).backward()
+    flat.collect_gradients()
+    GenericOptimizer(optimizer, flat).step([None])
+    torch.testing.assert_close(model.one.data, torch.full((3,), 1 - 0.1 * 3))
+    assert not flat.collect_gradients()
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [(torch.optim.LBFGS, "closure, got LBFGS"), (torch.optim.SparseAdam, "SparseAdam")],
