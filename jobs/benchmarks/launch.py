@@ -31,7 +31,7 @@ class Cluster:
     hosts: tuple[str, ...] = ()
     python: str = sys.executable
     interface: str = ""
-    threads: int = 1
+    threads: int | None = None
 
 
 def read_cluster(path: Path | None) -> Cluster:
@@ -124,7 +124,8 @@ _START = {OPEN_MPI: _open_mpi, MPICH: _mpich, SLURM: _slurm}
 
 def variables(kind: str, cluster: Cluster) -> dict[str, str]:
     """What the environment of the ranks needs beside what it has."""
-    found = {"OMP_NUM_THREADS": str(cluster.threads)}
+    share = os.environ.get("SLURM_CPUS_PER_TASK", "1") if kind == SLURM else "1"
+    found = {"OMP_NUM_THREADS": str(cluster.threads or share)}
     if cluster.interface:
         found |= {
             "OMPI_MCA_btl_tcp_if_include": cluster.interface,

@@ -219,6 +219,28 @@ def test_ranks_that_do_different_things_are_told():
     assert hvd.allreduce(torch.ones(()), op=hvd.Sum).item() == SIZE
 
 
+@pytest.mark.skipif(SIZE == 1, reason="one rank agrees with itself")
+@pytest.mark.parametrize(
+    "call",
+    [
+        hvd.grouped_allreduce,
+        hvd.grouped_allreduce_,
+        hvd.grouped_allgather,
+        hvd.grouped_reducescatter,
+        lambda group: hvd.synchronize(hvd.grouped_allgather_async(group)),
+        lambda group: hvd.synchronize(hvd.grouped_reducescatter_async(group)),
+    ],
+)
+def test_groups_of_different_lengths_are_told(call):
+    """And what comes after them is not mixed with them."""
+    group = [torch.ones(2)] * (2 if RANK == 1 else 1)
+    with pytest.raises(
+        DisagreementError, match=r"of 2 tensors, others .* of 1 tensors"
+    ):
+        call(group)
+    assert hvd.allreduce(torch.full((2,), 3.0)).tolist() == [3.0, 3.0]
+
+
 def test_what_is_not_offered_says_what_to_do():
     one = torch.ones(1)
     with pytest.raises(UnsupportedError, match="use op=Average"):

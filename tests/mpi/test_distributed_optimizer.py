@@ -602,6 +602,22 @@ def test_broadcast_needs_equal_models():
         broadcast_parameters(model.state_dict(), COMM)
 
 
+@pytest.mark.skipif(SIZE == 1, reason="one rank agrees with itself")
+def test_broadcasts_have_one_root():
+    """As a rank's own number would leave every rank with what it had."""
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters())
+    for call in (
+        lambda: broadcast_parameters(model.state_dict(), COMM, RANK),
+        lambda: broadcast_optimizer_state(optimizer, COMM, RANK),
+        lambda: broadcast_object("x", COMM, RANK),
+    ):
+        with pytest.raises(
+            DisagreementError, match="rank 1 has the root = 1, others 0"
+        ):
+            call()
+
+
 @pytest.mark.parametrize("name", ["SGD", "Adam", "Adagrad", "LBFGS", "Rprop", "NAdam"])
 def test_broadcast_optimizer_state(name):
     model = nn.Linear(3, 2)

@@ -102,6 +102,15 @@ def test_every_launcher_gets_hosts_and_interface_in_its_own_words():
     assert not any("oversubscribe" in value for value in found.values())
 
 
+def test_a_rank_computes_with_the_cores_that_slurm_gives_it(monkeypatch):
+    from launch import OPEN_MPI, SLURM, Cluster, variables
+
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
+    assert variables(SLURM, Cluster())["OMP_NUM_THREADS"] == "4"
+    assert variables(SLURM, Cluster(threads=2))["OMP_NUM_THREADS"] == "2"
+    assert variables(OPEN_MPI, Cluster())["OMP_NUM_THREADS"] == "1"
+
+
 def test_ranks_that_survive_deaths_need_the_launcher_that_tells_of_them():
     from launch import MPICH, OPEN_MPI, SLURM, Cluster, command
 

@@ -95,12 +95,37 @@ def test_a_job_that_was_told_to_leave_is_queued_again_and_goes_on(job, tmp_path)
     assert "--overwrite" not in calls
     made = tmp_path / "runs" / "slurm-7" / "checkpoints" / "set-000002"
     made.mkdir(parents=True)
-    assert "--overwrite --epochs 9" in job(75, restarts=1)[1]  # it is not complete
+    assert "--epochs 9 --overwrite" in job(75, restarts=1)[1]  # it is not complete
     (made / "manifest.json").touch()
     status, calls = job(0, restarts=2)
     assert status == 0
-    assert "--resume --epochs 9" in calls
+    assert "--epochs 9 --resume" in calls
     assert "scontrol" not in calls
+
+
+@pytest.mark.parametrize("named", [["--output", "my runs/a"], ["--output=my runs/a"]])
+def test_a_folder_that_the_options_name_is_gone_on_with_too(job, tmp_path, named):
+    made = tmp_path / "my runs" / "a" / "checkpoints" / "set-000002"
+    made.mkdir(parents=True)
+    (made / "manifest.json").touch()
+    assert "--resume" not in job(0, more=named)[1], "that run is of another job"
+    calls = job(0, restarts=1, more=named)[1]
+    assert "--resume" in calls
+    assert "--overwrite" not in calls
+
+
+def test_a_run_that_goes_on_from_another_one_goes_on_from_itself_later(job, tmp_path):
+    made = tmp_path / "runs" / "slurm-7" / "checkpoints" / "set-000002"
+    made.mkdir(parents=True)
+    (made / "manifest.json").touch()
+    calls = job(0, restarts=1, more=["--resume", "runs/old"])[1]
+    assert calls.endswith("--resume runs/old --resume\n")
+
+
+def test_a_finished_run_is_not_overwritten(job, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "summary.json").write_text('"stop_reason": "finished",')
+    assert "--overwrite" not in job(0, restarts=1, more=["--output", "mine"])[1]
 
 
 def test_a_job_that_failed_is_not_queued_again(job):
@@ -171,11 +196,11 @@ def test_ranks_that_mpi_could_not_start_are_started_again(job, tmp_path, mishap)
     first, second, third = calls.splitlines()
     assert first.startswith("mpiexec")
     assert "--overwrite" not in first, "it would take away what somebody has left there"
-    assert "--overwrite --epochs 9" in second
+    assert "--epochs 9 --fault-tolerant --overwrite" in second
     assert second == third
     (tmp_path / "runs" / "slurm-7" / "checkpoints" / "set-1").mkdir(parents=True)
     (tmp_path / "runs/slurm-7/checkpoints/set-1/manifest.json").touch()
-    assert "--resume --epochs 9" in job(76, mishaps=1)[1].splitlines()[1]
+    assert "--epochs 9 --resume" in job(76, mishaps=1)[1].splitlines()[1]
 
 
 def test_ranks_of_which_none_is_left_are_started_again(job):

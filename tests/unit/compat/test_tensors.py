@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acidmpi.compat.horovod.works import scaled, split_lengths
+from acidmpi.compat.horovod.works import divided, scaled, split_lengths
 from acidmpi.compat.tensors import data, from_data, like, numbers, row_bytes
 from acidmpi.compat.unsupported import UnsupportedError
 from acidmpi.errors import ConfigError
@@ -63,6 +63,20 @@ def test_sparse_tensors_are_refused():
 @given(st.integers(-(2**40), 2**40), st.floats(-4, 4))
 def test_integers_are_cut_off_towards_zero(value, factor):
     assert scaled(np.array([value]), factor)[0] == int(value * factor)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 300))
+def test_means_of_long_integers_are_exact(total, count):
+    mean = divided(np.array([total], np.int64), count)
+    assert mean.dtype == np.int64
+    assert mean[0] == (abs(total) // count) * (1 if total > 0 else -1)
+
+
+def test_means_of_short_integers_and_of_many_ranks():
+    for dtype in (np.int8, np.uint8, np.uint64):
+        mean = divided(np.array([100, 7], dtype), 3)
+        assert (mean.dtype, mean.tolist()) == (np.dtype(dtype), [33, 2])
+    assert divided(np.array([-100], np.int8), 300)[0] == 0
 
 
 def test_splits():

@@ -111,7 +111,7 @@ def grouped_allreduce_async(
     scales = (prescale_factor, postscale_factor)
     chosen = chosen_operator(op, average)
     each = [works.reduced(session(), what, t, chosen, scales) for t in tensors]
-    return start(what, works.all_of(each))
+    return start(what, works.all_of(session(), what, each))
 
 
 def grouped_allreduce_async_(
@@ -132,7 +132,7 @@ def grouped_allreduce_async_(
         works.into(works.reduced(session(), what, t, chosen, scales), t)
         for t in tensors
     ]
-    return start(what, works.all_of(each))
+    return start(what, works.all_of(session(), what, each))
 
 
 def grouped_allreduce_(
@@ -179,7 +179,7 @@ def grouped_allgather_async(
     check_global(process_set)
     what = label("grouped_allgather", name)
     each = [works.gathered(session(), what, tensor) for tensor in tensors]
-    return start(what, works.all_of(each))
+    return start(what, works.all_of(session(), what, each))
 
 
 def broadcast_async(

@@ -17,7 +17,11 @@ from acidmpi.compat.horovod.collectives import (
     broadcast_async,
 )
 from acidmpi.compat.horovod.compression import Compression, Compressor, by_tensor
-from acidmpi.compat.horovod.handles import chosen_operator, synchronize
+from acidmpi.compat.horovod.handles import (
+    begin_group,
+    chosen_operator,
+    synchronize,
+)
 from acidmpi.compat.horovod.process_sets import (
     ProcessSet,
     check_global,
@@ -71,6 +75,8 @@ def grouped_allreduce(
 ) -> list[Tensor]:
     """`allreduce` of each of `tensors`; returns a list."""
     chosen = chosen_operator(op, average)
+    check_global(process_set)
+    begin_group("grouped_allreduce", name, len(tensors))
     return [
         allreduce(
             tensor,
@@ -102,6 +108,8 @@ def grouped_allgather(
     process_set: ProcessSet = global_process_set,
 ) -> list[Tensor]:
     """`allgather` of each of `tensors`; returns a list."""
+    check_global(process_set)
+    begin_group("grouped_allgather", name, len(tensors))
     return [allgather(tensor, name, process_set) for tensor in tensors]
 
 

@@ -68,6 +68,16 @@ def start(what: str, work: Work) -> Operation:
     return session().operations.start(what, work)
 
 
+def begin_group(function: str, name: str | None, count: int) -> None:
+    """Compare with the other ranks how many tensors a group has; collective.
+
+    Raises:
+        DisagreementError: another rank has another number, or called something else.
+    """
+    what = label(function, name)
+    synchronize(start(what, works.counted(session(), what, count)))
+
+
 def label(function: str, name: str | None) -> str:
     """How errors call an operation."""
     return function if name is None else f"{function}({name!r})"

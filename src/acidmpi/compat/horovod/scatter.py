@@ -13,7 +13,12 @@ from acidmpi.compat.horovod import works
 from acidmpi.compat.horovod.basics import Average, ReduceOp, session
 from acidmpi.compat.horovod.compression import Compression, Compressor
 from acidmpi.compat.horovod.gradients import allreduce
-from acidmpi.compat.horovod.handles import checked_operator, label, start
+from acidmpi.compat.horovod.handles import (
+    begin_group,
+    checked_operator,
+    label,
+    start,
+)
 from acidmpi.compat.horovod.process_sets import (
     ProcessSet,
     check_global,
@@ -55,6 +60,8 @@ def grouped_reducescatter(
 ) -> list[Tensor]:
     """`reducescatter` of each of `tensors`; returns a list."""
     scales = (prescale_factor, postscale_factor)
+    check_global(process_set)
+    begin_group("grouped_reducescatter", name, len(tensors))
     return [
         reducescatter(tensor, name, compression, op, process_set, *scales)
         for tensor in tensors
@@ -87,7 +94,8 @@ def grouped_reducescatter_async(
     check_global(process_set)
     what = label("grouped_reducescatter", name)
     scales = (prescale_factor, postscale_factor)
-    return start(what, works.all_of([_part(what, t, op, scales) for t in tensors]))
+    each = [_part(what, tensor, op, scales) for tensor in tensors]
+    return start(what, works.all_of(session(), what, each))
 
 
 def _part(what: str, tensor: Tensor, op: ReduceOp, scales: tuple[float, float]) -> Work:

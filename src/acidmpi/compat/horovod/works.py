@@ -51,7 +51,7 @@ def reduced(
     result = np.empty_like(mine)
     yield start_reduction(session.operations.comm, mine, result, OPERATORS[op])
     if op is ReduceOp.Average:
-        result = (result / session.size).astype(result.dtype)
+        result = divided(result, session.size)
     return like(scaled(result, scales[1]), tensor)
 
 
@@ -124,8 +124,14 @@ def part_of(whole: Tensor, session: Session) -> Tensor:
     return whole.tensor_split(session.size)[session.rank].clone()
 
 
-def all_of(works: Sequence[Work]) -> Work:
-    """One after the other; returns the list of their results."""
+def counted(session: Session, what: str, count: int) -> Work:
+    """Return when every rank has come with a group of so many tensors."""
+    yield from _agreed(session, f"{what} of {count} tensors")
+
+
+def all_of(session: Session, what: str, works: Sequence[Work]) -> Work:
+    """One after the other, on all ranks as many; returns the list of their results."""
+    yield from counted(session, what, len(works))
     results = []
     for work in works:
         results.append((yield from work))  # noqa: PERF401 - a comprehension cannot
@@ -135,6 +141,15 @@ def all_of(works: Sequence[Work]) -> Work:
 def scaled(array: Array, factor: float) -> Array:
     """`array` times `factor` in its own type; integers are cut off towards zero."""
     return array if factor == 1.0 else (array * factor).astype(array.dtype)
+
+
+def divided(total: Array, count: int) -> Array:
+    """`total / count` in its own type; integers are cut off towards zero, and exact."""
+    if total.dtype.kind not in "iu":
+        return (total / count).astype(total.dtype)
+    wide = total if total.itemsize == 8 else total.astype(np.int64)
+    below = wide // count
+    return (below + ((below < 0) & (wide % count != 0))).astype(total.dtype)
 
 
 def kind(tensor: Tensor) -> str:

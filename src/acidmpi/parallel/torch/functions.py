@@ -39,12 +39,13 @@ def broadcast_parameters(
         deadline_seconds: how long other ranks may keep this one waiting.
 
     Raises:
-        DisagreementError: ranks differ in names, shapes or types.
+        DisagreementError: ranks differ in names, shapes, types or the root.
         ConfigError: something is not a tensor on the CPU or a CUDA device.
     """
     named = dict(params)
     _check_root(comm, root)
-    check_same(comm, {n: _describe(n, t) for n, t in named.items()}, deadline_seconds)
+    told = {n: _describe(n, t) for n, t in named.items()} | {"the root": str(root)}
+    check_same(comm, told, deadline_seconds)
     for name, tensor in named.items():
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         what = f"the broadcast of {name!r}"
@@ -72,6 +73,7 @@ def broadcast_optimizer_state(
 
     Raises:
         ConfigError: optimizers differ in groups, which ranks other than `root` notice.
+        DisagreementError: ranks name different roots.
     """
     mine = _own_state(optimizer) if comm.rank == root else None
     state = broadcast_object(mine, comm, root, deadline_seconds)
@@ -88,8 +90,13 @@ def broadcast_optimizer_state(
 def broadcast_object(
     obj: Any, comm: MPI.Comm, root: int = 0, deadline_seconds: float = 300.0
 ) -> Any:
-    """Rank `root`'s object on every rank, by way of pickle; others' are ignored."""
+    """Rank `root`'s object on every rank, by way of pickle; others' are ignored.
+
+    Raises:
+        DisagreementError: ranks name different roots.
+    """
     _check_root(comm, root)
+    check_same(comm, {"the root": str(root)}, deadline_seconds)
     data = np.zeros(0, np.uint8)
     if comm.rank == root:
         data = np.frombuffer(bytearray(pickle.dumps(obj)), np.uint8)
