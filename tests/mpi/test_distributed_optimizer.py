@@ -631,6 +631,21 @@ def test_broadcast_optimizer_state(name):
     assert mine["param_groups"][0]["lr"] == 0.1 / SIZE
 
 
+@pytest.mark.parametrize("name", ["NAdam", "ASGD"])
+def test_a_broadcast_state_keeps_its_types(name):
+    """NAdam's mu_product is float32 whatever a parameter is; torch rounds what it loads."""
+    weight = nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    optimizer = getattr(torch.optim, name)([weight])
+    for _ in range(3):
+        weight.grad = weight.detach().clone()
+        optimizer.step()
+    broadcast_optimizer_state(optimizer, COMM, LAST)
+    mine = {key: value.dtype for key, value in optimizer.state[weight].items()}
+    assert mine == COMM.bcast(mine, LAST)
+    values = [value.tolist() for value in optimizer.state[weight].values()]
+    assert values == COMM.bcast(values, LAST)
+
+
 def test_allreduce_and_broadcast_object():
     values = torch.arange(6.0).reshape(2, 3).t()
     total = sum(range(1, SIZE + 1))

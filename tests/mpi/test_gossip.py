@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from acidmpi.errors import ConfigError, DisagreementError, RemoteError, TopologyError
+from acidmpi.errors import (
+    ConfigError,
+    DisagreementError,
+    RemoteError,
+    ThreadLevelError,
+    TopologyError,
+)
 from acidmpi.worker.gossip import Gossip
 
 COMM = MPI.COMM_WORLD
@@ -253,6 +259,15 @@ def test_impossible_graph_is_refused_everywhere():
 def test_impossible_options_are_refused(options):
     with pytest.raises(ConfigError):
         Gossip(np.zeros(3), comm=COMM, **options)
+
+
+def test_a_rank_whose_mpi_grants_too_little_tells_the_others(monkeypatch):
+    last = COMM.size - 1
+    if COMM.rank == last:
+        monkeypatch.setattr(MPI, "Query_thread", lambda: MPI.THREAD_FUNNELED)
+    error = ThreadLevelError if COMM.rank == last else RemoteError
+    with pytest.raises(error, match="MPI_THREAD_MULTIPLE"):
+        Gossip(np.zeros(3), comm=COMM, deadline_seconds=30)
 
 
 def test_no_thread_is_left():

@@ -262,6 +262,20 @@ def test_a_rank_that_cannot_start_tells_the_others(make, text):
     open_worker(model, sgd(model)).close()
 
 
+@pytest.mark.parametrize(
+    "buffer", [torch.eye(3).to_sparse(), torch.ones(3).to(torch.float8_e5m2)]
+)
+def test_a_buffer_that_cannot_be_handed_out_is_refused_everywhere(buffer):
+    model = network()
+    if COMM.rank == LAST:
+        model.register_buffer("links", buffer)
+    with pytest.raises(
+        ConfigError if COMM.rank == LAST else RemoteError, match="links"
+    ):
+        open_worker(model, sgd(model))
+    assert is_plain(model)
+
+
 def test_an_impossible_graph_is_refused_everywhere():
     model = network()
     with pytest.raises(TopologyError, match="no-such-graph"):

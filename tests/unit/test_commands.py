@@ -1,6 +1,9 @@
 """What commands that run on all ranks say before MPI starts: it is said once."""
 
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +47,25 @@ def test_a_mistake_is_told_once(monkeypatch, capsys, name, rank):
     said = capsys.readouterr()
     assert said.out == ""
     assert ("--such-a-thing" in said.err) == (rank == 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize(
+    "command",
+    ["simulate --ranks 2 --units 2 --output {}", "doctor --size-bytes 8", "bench"],
+)
+def test_nobody_takes_what_is_printed(tmp_path, command):
+    """One line, not a traceback: as behind `| head`, or on a disk that is full."""
+    words = command.format(tmp_path / "run").split()
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", f"acidmpi.{words[0]}", *words[1:]],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=100,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "acidmpi: error: standard output cannot be written: No space left on device"
+    ]

@@ -3,6 +3,7 @@
 import sys
 
 from acidmpi.bench.cli import main
+from acidmpi.config.launched import status_of
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status_of(main))

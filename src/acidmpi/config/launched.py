@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
 
@@ -21,6 +21,30 @@ def printed_once() -> Iterator[None]:
     """Let what the block prints, as `--help` does, be printed by one rank of the job."""
     with redirect_stdout(sys.stdout if speaks() else io.StringIO()):
         yield
+
+
+def status_of(main: Callable[[], int]) -> int:
+    """Run a command; one line if nobody takes what it prints, as behind `| head`."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except OSError as error:
+        if _takes_a_line():
+            raise
+        # Or Python would try once more to write what is left, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        text = f"standard output cannot be written: {error.strerror}"
+        print(f"acidmpi: error: {text}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _takes_a_line() -> bool:
+    """Whether standard output takes an empty one now; the error does not tell whose."""
+    try:
+        return os.write(sys.stdout.fileno(), b"\n") == 1
+    except OSError:
+        return False
 
 
 def version_of(package: str) -> str:

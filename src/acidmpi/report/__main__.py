@@ -2,7 +2,8 @@
 
 import sys
 
+from acidmpi.config.launched import status_of
 from acidmpi.report.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status_of(main))

@@ -20,7 +20,7 @@ from acidmpi.faults.drill import Drill
 from acidmpi.faults.plan import Plan
 from acidmpi.mpi.beginning import whole_start
 from acidmpi.mpi.collectives import agreeing, check_same
-from acidmpi.mpi.communicators import Communicators
+from acidmpi.mpi.communicators import Communicators, told_to_all
 from acidmpi.mpi.nodes import find_node
 from acidmpi.mpi.reductions import Comm
 from acidmpi.mpi.survival import check_survivable
@@ -78,14 +78,16 @@ class Engine:
         metrics: Any = None,
         keeping: Keeping | None = None,
     ) -> None:
-        check_thread_level(options.progress)
-        if options.fault_tolerant:
-            check_survivable()
-        self.options = options
-        self.drill = Drill(Plan.of(options.fault), comm.rank, comm.size, options.seed)
-        """What is to go wrong on this rank, usually nothing."""
-        self._seconds = options.deadline_seconds
-        self.rank, self.size = comm.rank, comm.size
+        mortal = options.fault_tolerant
+        with told_to_all(comm):
+            check_thread_level(options.progress)
+            if mortal:
+                check_survivable()
+            self.rank, self.size = comm.rank, comm.size
+            plan = Plan.of(options.fault)
+            self.drill = Drill(plan, self.rank, self.size, options.seed)
+            """What is to go wrong on this rank, usually nothing."""
+        self.options, self._seconds = options, options.deadline_seconds
         self._spread, self._drift = Spread(math.nan, math.nan), math.nan
         self._reason = ""
         self._closed = False
@@ -95,7 +97,6 @@ class Engine:
         if keeping is not None:
             keeping.begin()
             self.drill.attach(keeping.keeper, "_write", "checkpoint")
-        mortal = options.fault_tolerant
         with whole_start(comm, "the start", self._seconds, mortal=mortal):
             self._comms = Communicators.open(comm, self._seconds, mortal=mortal)
             try:
@@ -116,8 +117,8 @@ class Engine:
         common: Sequence[Array],
         metrics: Any,
     ) -> Parts:
-        collective, options = self._comms.collective, self.options
-        phase = self.drill.phase
+        collective, phase = self._comms.collective, self.drill.phase
+        options = self.options
         phase("agree")
         check_same(collective, {**options.described(), **signature}, self._seconds)
         phase("topology")
@@ -285,9 +286,8 @@ class Engine:
 
     def statistics(self) -> WorkerStatistics:
         """What has happened so far."""
-        p, beat = self._parts, self._parts.pulse.beat
-        exact = not math.isnan(self._spread.consensus_distance)
-        distance = self._spread.consensus_distance if exact else beat.consensus_distance
+        p, beat, spread = self._parts, self._parts.pulse.beat, self._spread
+        exact = not math.isnan(spread.consensus_distance)
         exchanges = p.tally.exchanges
         return WorkerStatistics(
             gradients=p.ledger.gradients,
@@ -311,7 +311,7 @@ class Engine:
             total_gradients=self.total_gradients,
             total_exchanges=beat.total_exchanges,
             train_loss=beat.loss,
-            consensus_distance=distance,
+            consensus_distance=(spread if exact else beat).consensus_distance,
             mean_drift=self._drift,
             stop_reason=self.stop_reason,
             deaths=self.deaths,

@@ -100,6 +100,12 @@ def test_in_logical_time_a_rank_makes_its_share():
     engine.close()
 
 
+@pytest.mark.parametrize("comm", [None, "world", MPI.COMM_NULL])
+def test_only_communicators_are_accepted(comm):
+    with pytest.raises(ConfigError, match="must be an mpi4py intracommunicator, got"):
+        Gossip(np.zeros(3), comm=comm)
+
+
 def test_after_the_end_nothing_is_accepted():
     engine = make(np.zeros(1))
     engine.close()

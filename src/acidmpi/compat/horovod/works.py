@@ -149,7 +149,8 @@ def divided(total: Array, count: int) -> Array:
         return (total / count).astype(total.dtype)
     wide = total if total.itemsize == 8 else total.astype(np.int64)
     below = wide // count
-    return (below + ((below < 0) & (wide % count != 0))).astype(total.dtype)
+    mean: Array = below + ((below < 0) & (wide % count != 0))
+    return mean.astype(total.dtype)
 
 
 def kind(tensor: Tensor) -> str:

@@ -85,6 +85,7 @@ def broadcast_optimizer_state(
                 f"optimizers must have equal groups, got another one from rank {root}: "
                 f"{error}; build it in the same way on every rank"
             ) from error
+        _keep_types(optimizer, state)
 
 
 def broadcast_object(
@@ -149,6 +150,17 @@ def _own_state(optimizer: Optimizer) -> dict[str, Any]:
     state.pop(KEY, None)
     held = state["state"].items()
     return state | {"state": {key: _cloned(values) for key, values in held}}
+
+
+def _keep_types(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Undo what `load_state_dict` rounds to the type of a parameter: `root` has not."""
+    numbers = [n for group in state["param_groups"] for n in group["params"]]
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, parameter in zip(numbers, held, strict=True):
+        for name, value in state["state"].get(number, {}).items():
+            mine = optimizer.state[parameter]
+            if isinstance(value, Tensor) and mine[name].dtype is not value.dtype:
+                mine[name] = value.to(mine[name].device)
 
 
 def _cloned(values: Any) -> Any:

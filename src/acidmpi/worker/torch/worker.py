@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from acidmpi.arrays.accelerator import Buffers, here, store
@@ -87,6 +88,7 @@ class Worker(Participant):
         with told_to_all(comm):
             chosen = make_options(options)
             _check_nonfinite(nonfinite)
+            _check_untrained(model)
             self._flat = FlatModel(
                 model.named_parameters(remove_duplicate=False),
                 [group["params"] for group in optimizer.param_groups],
@@ -305,3 +307,18 @@ def _nothing() -> None:
 def _check_nonfinite(choice: str) -> None:
     if choice not in ("raise", "skip"):
         raise ConfigError(f"nonfinite must be 'raise' or 'skip', got {choice!r}")
+
+
+def _check_untrained(model: nn.Module) -> None:
+    """Raise where rank 0 could not hand out a buffer or a frozen parameter."""
+    frozen = [(n, p) for n, p in model.named_parameters() if not p.requires_grad]
+    for name, tensor in [*frozen, *model.named_buffers()]:
+        try:
+            if not is_lazy(tensor):
+                as_array(tensor.detach())
+        except (TypeError, RuntimeError) as error:
+            raise ConfigError(
+                "buffers and frozen parameters must be dense tensors of a type that "
+                f"NumPy knows, got {name!r} ({tensor.dtype}, {tensor.layout}); keep it "
+                "outside the model while it is trained"
+            ) from error
