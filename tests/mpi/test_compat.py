@@ -253,3 +253,11 @@ def test_what_is_not_offered_says_what_to_do():
         hvd.allreduce(one.to_sparse())
     with pytest.raises(UnsupportedError, match="checkpoints"):
         hvd.elastic.run(print)
+
+
+def test_what_makes_no_sense_is_told():
+    with pytest.raises(ConfigError, match=r"tensor.reshape\(1\)"):
+        hvd.allgather(torch.tensor(1.0))
+    for op in (hvd.Min, hvd.Max):
+        with pytest.raises(ConfigError, match="that have an order"):
+            hvd.allreduce(torch.ones(2, dtype=torch.complex64), op=op)

@@ -657,6 +657,26 @@ def test_allreduce_and_broadcast_object():
     assert broadcast_object({"rank": RANK}, COMM, LAST) == {"rank": LAST}
 
 
+@pytest.mark.skipif(SIZE == 1, reason="one rank agrees with itself")
+def test_sums_of_different_things_are_told():
+    """MPI would add what does not belong together: 8 bytes to twice 4, for one."""
+    odd = RANK == 1
+    pair, four = torch.ones(2, dtype=torch.float64), torch.ones(4)
+    with pytest.raises(DisagreementError, match=r"mean of float64 \[2\]"):
+        allreduce(pair if odd else four, COMM)
+    with pytest.raises(DisagreementError, match=r"float32 \[3\]"):
+        allreduce(torch.ones(3 if odd else 2), COMM)
+    with pytest.raises(DisagreementError, match="sum of"):
+        allreduce(four, COMM, "sum" if odd else "mean")
+
+
+def test_what_cannot_be_added():
+    half = torch.ones(2).to(torch.float8_e5m2)
+    for tensor in (torch.ones(2, dtype=torch.bool), half, torch.ones(2).to_sparse()):
+        with pytest.raises(ConfigError, match="a type that MPI adds"):
+            allreduce(tensor, COMM, "sum")
+
+
 @pytest.mark.parametrize("nonfinite", ["raise", "skip"])
 @pytest.mark.parametrize(
     "compression", [NoCompression(), Cast(), TopK(density=0.1)], ids=str

@@ -1,5 +1,6 @@
 """What commands that run on all ranks say before MPI starts: it is said once."""
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -69,3 +70,20 @@ def test_nobody_takes_what_is_printed(tmp_path, command):
     assert done.stderr.splitlines() == [
         "acidmpi: error: standard output cannot be written: No space left on device"
     ]
+
+
+PLAN = [sys.executable, "-m", "acidmpi.simulate", "plan", "--ranks", "4"]
+
+
+def test_letters_that_the_terminal_lacks_are_no_error():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    plan = [*PLAN, "--latency-seconds", "5e-6", "--gradient-seconds", "1e-4"]
+    done = subprocess.run(plan, env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?s" in done.stdout
+
+
+def test_a_command_without_a_standard_output_shows_nothing():
+    closed = ["bash", "-c", 'exec "$@" >&-', "bash", *PLAN]
+    done = subprocess.run(closed, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

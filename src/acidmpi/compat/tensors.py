@@ -17,6 +17,11 @@ Array = NDArray[Any]
 _WIDE = {
     torch.float16: torch.float32,
     torch.bfloat16: torch.float32,
+    torch.float8_e4m3fn: torch.float32,
+    torch.float8_e4m3fnuz: torch.float32,
+    torch.float8_e5m2: torch.float32,
+    torch.float8_e5m2fnuz: torch.float32,
+    torch.complex32: torch.complex64,
     torch.bool: torch.uint8,
 }
 """What MPI cannot add, in a type that it can."""
@@ -25,11 +30,11 @@ _WIDE = {
 def numbers(tensor: Tensor) -> Array:
     """A copy of the values, one-dimensional, in a type that MPI can reduce.
 
-    16-bit floats become float32 and booleans uint8.
+    Floats of 8 and 16 bits become float32 and booleans uint8.
     """
     _refuse_sparse(tensor)
     wide = _WIDE.get(tensor.dtype, tensor.dtype)
-    flat = tensor.detach().reshape(-1).to("cpu", wide)
+    flat = _plain(tensor).to("cpu", wide)
     return np.array(flat.numpy())
 
 
@@ -42,7 +47,7 @@ def like(array: Array, tensor: Tensor) -> Tensor:
 def data(tensor: Tensor) -> Array:
     """A copy of the bytes of all elements in order."""
     _refuse_sparse(tensor)
-    flat = tensor.detach().reshape(-1).contiguous().cpu()
+    flat = _plain(tensor).contiguous().cpu()
     return np.array(flat.view(torch.uint8).numpy())
 
 
@@ -64,6 +69,11 @@ def from_data(array: Array, tensor: Tensor, first: int | None = None) -> Tensor:
 def row_bytes(tensor: Tensor) -> int:
     """Bytes of one entry of the first dimension."""
     return tensor.element_size() * tensor.shape[1:].numel()
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """All elements in order; what `conj()` or `imag` only noted is calculated."""
+    return tensor.detach().resolve_conj().resolve_neg().reshape(-1)
 
 
 def _refuse_sparse(tensor: Tensor) -> None:

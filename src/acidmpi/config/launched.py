@@ -23,8 +23,21 @@ def printed_once() -> Iterator[None]:
         yield
 
 
+def steady_output() -> None:
+    """See that no command fails of what it prints, once the work itself is done.
+
+    What the terminal's encoding lacks, such as ± and ≥, becomes a question mark, and
+    without a standard output nothing is shown.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def status_of(main: Callable[[], int]) -> int:
     """Run a command; one line if nobody takes what it prints, as behind `| head`."""
+    steady_output()
     try:
         status = main()
         sys.stdout.flush()

@@ -53,7 +53,7 @@ def read_records(path: Path) -> RankRecords:
                 _take(found, json.loads(line))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(
             f"line {max(number, 1)} of {path} must be a record of a run, got "
             f"{_why(error)}; leave this run out"

@@ -5,6 +5,7 @@ and `Run.missing` says what is not there. A folder whose files contradict each o
 """
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Sequence
@@ -243,6 +244,7 @@ def _summary(path: Path) -> dict[str, Any]:
     needed = ("task", "method", "seed", "size", "stop_reason", *BY_RANK)
     lacking = [name for name in needed if name not in summary]
     lacking += [name for name in BY_RANK if not _numbers(summary.get(name))]
+    lacking += [name for name in summary if not _usable(name, summary[name])]
     if lacking:
         raise DataError(
             f"{path} is no whole summary: {lacking[0]} is not as it should be"
@@ -276,6 +278,17 @@ def _windowed(values: Values) -> Values:
     sums = np.concatenate([[0.0], np.cumsum(values)])
     window: Values = sums[places + behind + 1] - sums[places - before]
     return window
+
+
+def _usable(name: str, value: Any) -> bool:
+    """Numbers are finite, as JSON has no others, and what is looked into can be."""
+    if name == "dead_ranks":
+        return isinstance(value, list | None) and all(
+            isinstance(death, dict) and "rank" in death for death in value or []
+        )
+    if name == "versions":
+        return isinstance(value, dict | None)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _numbers(values: Any) -> bool:

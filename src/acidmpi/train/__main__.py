@@ -2,7 +2,9 @@
 
 import sys
 
+from acidmpi.config.launched import steady_output
 from acidmpi.train.cli import main
 
 if __name__ == "__main__":
+    steady_output()
     sys.exit(main())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from acidmpi.progress.drivers import Loop, PollingCaller, PollingThread
+from acidmpi.progress.interrupts import interrupts_held
 from acidmpi.worker.ledger import Ledger
 
 
@@ -43,6 +44,20 @@ class InlineDriver(PollingCaller):
     def __init__(self, loop: Loop, ledger: Ledger, ranks_per_core: float) -> None:
         super().__init__(loop, ranks_per_core)
         self._ledger = ledger
+        self._leaving = False
+
+    def poll(self) -> None:
+        """Advance until the loop waits for others; a Ctrl-C meanwhile does not tear it."""
+        if self._leaving:
+            super().poll()
+            return
+        with interrupts_held():
+            super().poll()
+
+    def finish(self) -> None:
+        """Advance until the loop has ended or failed; a Ctrl-C is a failure here."""
+        self._leaving = True
+        super().finish()
 
     def wait_for_lag(self, limit: int, rate: float, seconds: float) -> None:
         """Advance while `Ledger.lags(limit, rate)`."""

@@ -19,6 +19,8 @@ DTYPES = [
     torch.int64,
     torch.uint8,
     torch.bool,
+    torch.float8_e4m3fn,
+    torch.complex128,
 ]
 SHAPES = [(), (3,), (0, 2), (2, 3, 4)]
 
@@ -32,6 +34,20 @@ def test_there_and_back(dtype, shape):
         for back in (like(numbers(mine), mine), from_data(data(mine), mine)):
             assert back.dtype is dtype
             assert back.shape == mine.shape
+            assert torch.equal(back, mine)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_short_complex_numbers_become_wide():
+    mine = torch.ones(2, dtype=torch.complex32)
+    assert numbers(mine).dtype == np.complex64
+    assert like(numbers(mine), mine).dtype is torch.complex32
+
+
+def test_what_torch_only_noted_is_calculated():
+    noted = torch.tensor([1 + 2j, 3 - 4j]).conj()
+    for mine in (noted, noted.imag):
+        for back in (like(numbers(mine), mine), from_data(data(mine), mine)):
             assert torch.equal(back, mine)
 
 

@@ -92,6 +92,12 @@ def test_half_a_last_line_is_passed_over_and_half_a_line_elsewhere_is_not(make):
         ('{"schema": 1, "kind": "gradient", "seconds": "1", "loss": 1}', "cannot be"),
         ('{"schema": 1, "kind": "gradient", "seconds": 1, "loss": "x"}', "cannot be"),
         ('{"schema": 1, "kind": "gradient", "seconds": Infinity, "loss": 1}', "finite"),
+        (
+            '{"schema": 1, "kind": "exchange", "seconds": 1, "sent_bytes": 1,'
+            ' "peer": Infinity}',
+            "infinity",
+        ),
+        (f'{{"schema": 1, "kind": "gradient", "seconds": 1{"0" * 400}}}', "too large"),
     ],
 )
 def test_a_line_that_is_no_record_is_told(tmp_path, line, said):
@@ -136,6 +142,10 @@ def mixed(folder, **changes):
         ({"size": "4"}, "no whole summary"),
         ({"bytes_sent": ["x"]}, "bytes_sent"),
         ({"idle_seconds": 3}, "idle_seconds"),
+        ({"dead_ranks": 3.0}, "dead_ranks"),
+        ({"dead_ranks": [{}]}, "dead_ranks"),
+        ({"versions": 1.0}, "versions"),
+        ({"test_accuracy": float("nan")}, "test_accuracy"),
     ],
 )
 def test_files_that_do_not_belong_together_are_told(make, changes, said):

@@ -1,6 +1,8 @@
 """How a worker's compute loop is held, and where a failure of its loop goes."""
 
 import math
+import signal
+import threading
 import time
 
 import pytest
@@ -108,3 +110,33 @@ def test_a_caller_meets_its_deadline():
     ledger.count_gradient(None, 0)
     with pytest.raises(DeadlineExceeded, match=r"others did not follow within 0.02 s"):
         driver.wait_for_lag(0, 1.0, 0.02)
+
+
+def ctrl_c(loop):
+    loop.activity += 1
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_while_the_caller_advances_it_leaves_the_loop_alive():
+    loop, ledger, driver = inline([ctrl_c, act, act])
+    with pytest.raises(KeyboardInterrupt):
+        driver.poll()
+    assert loop.looks == 4
+    assert (loop.failed, ledger.failure) == (None, None)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_is_not_held():
+    loop, _, driver = inline([ctrl_c, ctrl_c, act])
+    with pytest.raises(KeyboardInterrupt):
+        driver.poll()
+    assert isinstance(loop.failed, KeyboardInterrupt)
+    assert loop.looks == 2
+
+
+def test_another_thread_than_the_main_one_advances_it_too():
+    loop, _, driver = inline([act])
+    other = threading.Thread(target=driver.poll)
+    other.start()
+    other.join()
+    assert loop.looks == 2

@@ -167,7 +167,7 @@ class _Reduce(torch.autograd.Function):
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, name: str | None) -> Tensor:
-        ctx.length = len(tensor)
+        ctx.length = len(tensor) if tensor.dim() else 0  # a scalar is refused below
         result: Tensor = synchronize(allgather_async(tensor, name))
         return result
 

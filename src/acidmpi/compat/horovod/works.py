@@ -46,6 +46,11 @@ def reduced(
     scales: tuple[float, float],
 ) -> Generator[Request, None, Tensor]:
     """`tensor` reduced over ranks, multiplied by scales before and after."""
+    if tensor.is_complex() and op in (ReduceOp.Min, ReduceOp.Max):
+        raise ConfigError(
+            f"{what} with {op.name} needs numbers that have an order, got "
+            f"{tensor.dtype}; reduce tensor.abs() or torch.view_as_real(tensor)"
+        )
     yield from _agreed(session, f"{what} of {kind(tensor)}, {op.name}, {scales}")
     mine = scaled(numbers(tensor), scales[0])
     result = np.empty_like(mine)

@@ -127,15 +127,19 @@ def allreduce(
         deadline_seconds: how long other ranks may keep this one waiting.
 
     Raises:
-        ConfigError: another operation, a mean of integers, a tensor that is elsewhere.
+        ConfigError: another operation, a mean of integers, a tensor that is elsewhere,
+            or of a type or layout that MPI cannot add.
+        DisagreementError: ranks differ in shape, type or operation.
     """
     if op not in ("mean", "sum"):
         raise ConfigError(f"op must be 'mean' or 'sum', got {op!r}")
-    _describe("the tensor", tensor)
+    told = f"{op} of {_describe('the tensor', tensor)}"
+    _check_addable(tensor)
     if op == "mean" and not (tensor.is_floating_point() or tensor.is_complex()):
         raise ConfigError(
             f"a mean needs a floating-point tensor, got {tensor.dtype}; use op='sum'"
         )
+    check_same(comm, {"the allreduce": told}, deadline_seconds)
     wide = torch.float32 if _is_narrow(tensor) else tensor.dtype
     total = tensor.detach().to("cpu", wide, copy=True).contiguous()
     _sum(comm, as_array(total.view(-1)), deadline_seconds)
@@ -172,6 +176,17 @@ def _cloned(values: Any) -> Any:
         else value
         for name, value in values.items()
     }
+
+
+def _check_addable(tensor: Tensor) -> None:
+    dtype = tensor.dtype
+    short = (tensor.is_floating_point() or tensor.is_complex()) and dtype.itemsize < 8
+    known = not short or dtype in (torch.float32, torch.float16, torch.bfloat16)
+    if dtype is torch.bool or not known or tensor.layout is not torch.strided:
+        raise ConfigError(
+            f"a sum needs a dense tensor of a type that MPI adds, got {tensor.layout} of "
+            f"{dtype}; call to_dense(), or convert it to torch.int64 or torch.float32"
+        )
 
 
 def _is_narrow(tensor: Tensor) -> bool:
