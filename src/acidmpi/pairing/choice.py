@@ -198,6 +198,8 @@ class Asker(Facade[S]):
 
     def _chosen(self) -> int:
         """Whom the next start asks."""
+        if len(self._neighbours) == 1:
+            return self._neighbours[0]
         caller = None
         if self._state.callers:
             caller = preferred(self._state, self._reachable())

@@ -27,6 +27,7 @@ them; `HandshakeMachine` adds chance and patience.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple, final
 
 import numpy as np
@@ -90,7 +91,7 @@ def start(state: State, peer: int) -> Step:
     """Ask `peer`."""
     callers = _without(state.callers, peer)
     asking = _with(state, None, False, peer, state.last, callers)
-    return asking, (Send(peer, Kind.REQUEST),)
+    return asking, _request(peer)
 
 
 def receive(state: State, rank: int, source: int, kind: int) -> Step:
@@ -197,6 +198,11 @@ def _cancelled(state: State, source: int) -> Step:
         return state._replace(owing=state.owing - {source}), ()
     free = state._replace(matched=None, started=False)
     return free, (Send(source, Kind.DROPPED),)
+
+
+@cache
+def _request(peer: int) -> Sends:
+    return (Send(peer, Kind.REQUEST),)
 
 
 def _match(state: State, peer: int, started: bool) -> State:

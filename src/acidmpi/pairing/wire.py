@@ -43,6 +43,9 @@ NEWS = 110
 
 _HEADER = struct.Struct("<BBH4xqdq")
 _pack, _unpack = _HEADER.pack, _HEADER.unpack_from
+_new = tuple.__new__
+"""Makes a named tuple in half the time of its own constructor."""
+
 LARGEST_TEXT_BYTES = 2000
 MOST_KEPT = 8
 """Sends that may be kept before MPI is asked which of them it has taken."""
@@ -129,12 +132,12 @@ class Wire:
         if not self._arrived():
             return None
         kind, flags, length, gradients, alpha_tilde, taken = _unpack(self._buffer)
-        notice = Notice(flags, gradients, alpha_tilde, taken)
+        notice = _new(Notice, (flags, gradients, alpha_tilde, taken))
         load, text = b"", ""
         if length:
             load = self._load(length)
             text = load.decode(errors="replace") if kind not in LOADED else ""
-        message = Message(self._status.source, kind, notice, text, load)
+        message = _new(Message, (self._status.source, kind, notice, text, load))
         self._expect()
         self.received += 1
         return message
