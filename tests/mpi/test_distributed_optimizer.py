@@ -657,6 +657,13 @@ def test_allreduce_and_broadcast_object():
     assert broadcast_object({"rank": RANK}, COMM, LAST) == {"rank": LAST}
 
 
+def test_an_object_that_cannot_travel_is_told_to_all():
+    expected = RemoteError if RANK != LAST else Exception
+    with pytest.raises(expected, match="lambda"):
+        broadcast_object(lambda: 0 if RANK == LAST else None, COMM, LAST)
+    assert broadcast_object(RANK, COMM, LAST) == LAST
+
+
 @pytest.mark.skipif(SIZE == 1, reason="one rank agrees with itself")
 def test_sums_of_different_things_are_told():
     """MPI would add what does not belong together: 8 bytes to twice 4, for one."""

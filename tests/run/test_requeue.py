@@ -54,7 +54,7 @@ def job(tmp_path):
         path.write_text(STAND_IN.format(name=name))
         path.chmod(0o755)
 
-    def start(status, restarts=0, more=(), mishaps=0, shell=()):
+    def start(status, restarts=0, more=(), mishaps=0, shell=(), array=()):
         calls = tmp_path / "calls"
         calls.unlink(missing_ok=True)
         (tmp_path / "runs" / "slurm-7" / "summary.json").unlink(missing_ok=True)
@@ -72,6 +72,7 @@ def job(tmp_path):
                 "SLURM_NTASKS": "4",
                 "SLURM_NTASKS_PER_NODE": "2",
                 "ACIDMPI_VENV": str(tmp_path / "venv"),
+                **dict(array),
             },
             stdout=subprocess.DEVNULL,
         ) as script:
@@ -101,6 +102,11 @@ def test_a_job_that_was_told_to_leave_is_queued_again_and_goes_on(job, tmp_path)
     assert status == 0
     assert "--epochs 9 --resume" in calls
     assert "scontrol" not in calls
+
+
+def test_one_task_of_an_array_is_queued_again_alone(job):
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    assert "scontrol requeue 7_3\n" in job(75, array=array)[1]
 
 
 @pytest.mark.parametrize("named", [["--output", "my runs/a"], ["--output=my runs/a"]])

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from acidmpi.arrays.torch.views import as_array
 from acidmpi.compression.protocol import Array
 from acidmpi.errors import ConfigError
-from acidmpi.mpi.collectives import check_same, complete
+from acidmpi.mpi.collectives import agreeing, check_same, complete
 from acidmpi.parallel.torch.checkpoints import KEY
 
 MOST_BYTES = 1 << 30
@@ -95,12 +95,14 @@ def broadcast_object(
 
     Raises:
         DisagreementError: ranks name different roots.
+        Exception: on `root`, what pickle raised; `RemoteError` with it on the others.
     """
     _check_root(comm, root)
-    check_same(comm, {"the root": str(root)}, deadline_seconds)
     data = np.zeros(0, np.uint8)
-    if comm.rank == root:
-        data = np.frombuffer(bytearray(pickle.dumps(obj)), np.uint8)
+    with agreeing(comm, deadline_seconds):
+        if comm.rank == root:
+            data = np.frombuffer(bytearray(pickle.dumps(obj)), np.uint8)
+    check_same(comm, {"the root": str(root)}, deadline_seconds)
     size = np.array([data.size], np.int64)
     what = "the broadcast of an object"
     _broadcast(comm, size.view(np.uint8), root, deadline_seconds, what)
