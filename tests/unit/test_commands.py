@@ -87,3 +87,21 @@ def test_a_command_without_a_standard_output_shows_nothing():
     closed = ["bash", "-c", 'exec "$@" >&-', "bash", *PLAN]
     done = subprocess.run(closed, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+def test_a_run_goes_on_though_nobody_takes_its_lines(tmp_path):
+    run = tmp_path / "run"
+    options = ["--task", "quadratic", "--epochs", "1", "--output", str(run)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "acidmpi.train", *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=100,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written: No space left on device; the run goes on" in done.stderr
+    assert (run / "summary.json").exists()

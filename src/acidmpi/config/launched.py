@@ -44,12 +44,15 @@ def status_of(main: Callable[[], int]) -> int:
     except OSError as error:
         if _takes_a_line():
             raise
-        # Or Python would try once more to write what is left, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        text = f"standard output cannot be written: {error.strerror}"
-        print(f"acidmpi: error: {text}", file=sys.stderr)
+        give_up_output(f"error: standard output cannot be written: {error.strerror}")
         return 1
     return status
+
+
+def give_up_output(text: str) -> None:
+    """Say so to standard error; what is still printed, or waits to be, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(f"acidmpi: {text}", file=sys.stderr)
 
 
 def _takes_a_line() -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TextIO, final
 
 from acidmpi.clocks import Clock
+from acidmpi.config.launched import give_up_output
 
 Row = tuple[str, str]
 BAR_SECONDS = 0.5
@@ -127,8 +128,14 @@ class Lines:
         self.line(f"{moment.share:4.0%} {moment.figures()}")
 
     def line(self, text: str) -> None:
-        """One line, at once."""
-        print(text, file=self._out, flush=True)
+        """One line, at once; that nobody takes it ends no run."""
+        try:
+            print(text, file=self._out, flush=True)
+        except OSError as error:
+            give_up_output(
+                f"warning: standard output cannot be written: {error.strerror}; the "
+                "run goes on and shows nothing more, its files tell all"
+            )
 
     def table(self, title: str, rows: Sequence[Row]) -> None:
         """Names and values in two columns."""
