@@ -154,7 +154,13 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def view_of(owner: Any) -> Array:
-    """An array that shares the memory of `owner`, which presents the CUDA interface."""
-    shared: Array = cupy.asarray(owner)
+def view_of(owner: Any, index: int) -> Array:
+    """An array that shares the memory of `owner`, which presents the CUDA interface.
+
+    Args:
+        owner: what holds it.
+        index: its GPU. Where that is not the current one, CuPy would make a copy.
+    """
+    with cupy.cuda.Device(index):
+        shared: Array = cupy.asarray(owner)
     return shared

@@ -6,6 +6,7 @@ that is what turns are for (`arrays.site`).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,17 +46,19 @@ def shared_array(tensor: Tensor) -> Array:
     from acidmpi.arrays.cuda.gpu import view_of
 
     # The interface knows no bfloat16: let it see whole numbers of the same width.
-    tensor = tensor.detach()
+    tensor, index = tensor.detach(), tensor.get_device()
     if tensor.dtype is torch.bfloat16:
-        return view_of(tensor.view(torch.int16)).view(np.uint16)
-    return view_of(tensor)
+        return view_of(tensor.view(torch.int16), index).view(np.uint16)
+    return view_of(tensor, index)
 
 
 def shared_tensor(array: Array) -> Tensor:
     """A tensor on the memory of a CuPy array; uint16 becomes bfloat16."""
+    device: Any = array.device
+    place = f"cuda:{device.id}"  # of another GPU torch would make a copy
     if array.dtype == np.uint16:
-        return torch.as_tensor(array.view(np.int16), device="cuda").view(torch.bfloat16)
-    return torch.as_tensor(array, device="cuda")
+        return torch.as_tensor(array.view(np.int16), device=place).view(torch.bfloat16)
+    return torch.as_tensor(array, device=place)
 
 
 class LateLoss:
