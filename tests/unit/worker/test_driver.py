@@ -112,11 +112,20 @@ def test_a_caller_meets_its_deadline():
         driver.wait_for_lag(0, 1.0, 0.02)
 
 
+@pytest.fixture
+def attentive():
+    """Ctrl-C is heard, as it is not in what a shell has started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ctrl_c(loop):
     loop.activity += 1
     signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("attentive")
 def test_ctrl_c_while_the_caller_advances_it_leaves_the_loop_alive():
     loop, ledger, driver = inline([ctrl_c, act, act])
     with pytest.raises(KeyboardInterrupt):
@@ -126,6 +135,7 @@ def test_ctrl_c_while_the_caller_advances_it_leaves_the_loop_alive():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("attentive")
 def test_a_second_ctrl_c_is_not_held():
     loop, _, driver = inline([ctrl_c, ctrl_c, act])
     with pytest.raises(KeyboardInterrupt):
