@@ -3,10 +3,8 @@
 The stand-in's addresses are real ones, so MPI can be given them as it would be a GPU's.
 """
 
-import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ import torch
 from mpi4py import MPI
 from support.guarded import GuardedHost
 from support.instant_device import InstantDevice
-from support.streams import Gpu, QueuedKernels, World
+from support.streams import CurrentStream, Gpu, QueuedKernels, World
 from torch import nn
 
 import acidmpi
@@ -126,24 +124,8 @@ class LateDevice(InstantDevice):
         return self.asked[event] > 2
 
 
-class TurnsDevice(LateDevice):
-    """Knows in whose stream a thread works at the moment."""
-
-    def __init__(self):
-        super().__init__()
-        self._local = threading.local()
-
-    @property
-    def current(self):
-        return getattr(self._local, "stream", None)
-
-    @contextmanager
-    def on(self, stream):
-        before, self._local.stream = self.current, stream
-        try:
-            yield
-        finally:
-            self._local.stream = before
+class TurnsDevice(CurrentStream, LateDevice):
+    """One that also knows in whose stream a thread works at the moment."""
 
 
 @pytest.fixture(name="device")

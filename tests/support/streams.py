@@ -122,31 +122,15 @@ class World:
         return done
 
 
-class Gpu:
-    """See `acidmpi.arrays.accelerator.Accelerator`.
+class CurrentStream:
+    """A device that knows in whose stream each thread works, as CuPy does."""
 
-    Args:
-        world: whose queues these are.
-        name: for messages.
-    """
+    main = None
+    """Where a thread works that has chosen none."""
 
-    def __init__(self, world, name="device"):
-        self.world, self.name, self.uuid = world, name, f"GPU-{name}"
-        self.made = 0
-        self.main = world.queue(f"{name} caller")
+    def __init__(self):
+        super().__init__()
         self.local = threading.local()
-        self.left_out = None
-        """`(what, where)`: a wait, or a question, that is left out: a planted fault."""
-        self.used = set()
-        """Waits and questions that there were."""
-
-    def caller(self):
-        return self.main
-
-    def stream(self):
-        self.made += 1
-        names = {1: "communication", 2: "out", 3: "in"}
-        return self.world.queue(f"{self.name} {names[self.made]}")
 
     @property
     def current(self):
@@ -160,6 +144,33 @@ class Gpu:
             yield
         finally:
             self.local.stream = before
+
+
+class Gpu(CurrentStream):
+    """See `acidmpi.arrays.accelerator.Accelerator`.
+
+    Args:
+        world: whose queues these are.
+        name: for messages.
+    """
+
+    def __init__(self, world, name="device"):
+        super().__init__()
+        self.world, self.name, self.uuid = world, name, f"GPU-{name}"
+        self.made = 0
+        self.main = world.queue(f"{name} caller")
+        self.left_out = None
+        """`(what, where)`: a wait, or a question, that is left out: a planted fault."""
+        self.used = set()
+        """Waits and questions that there were."""
+
+    def caller(self):
+        return self.main
+
+    def stream(self):
+        self.made += 1
+        names = {1: "communication", 2: "out", 3: "in"}
+        return self.world.queue(f"{self.name} {names[self.made]}")
 
     def record(self, stream):
         event = Event(_word(stream))

@@ -20,7 +20,7 @@ from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.nodes import find_node
 from acidmpi.pairing.messages import Kind
 from acidmpi.pairing.wire import Notice, Wire
-from acidmpi.progress import Pace, Steps
+from acidmpi.progress import Deadline, Pace, Steps
 from acidmpi.transport.host import HostTransport
 from acidmpi.worker.assembly import HOT_SECONDS
 from acidmpi.worker.driver import ThreadDriver
@@ -60,7 +60,7 @@ def lockstep_rate(
         HOT_SECONDS if crowd <= 1 else 0.0,
     )
     wire = Wire(comms.control) if control else None
-    loop = LockstepLoop(exchanger, 1 - comm.rank, exchanges, wire)
+    loop = LockstepLoop(exchanger, 1 - comm.rank, exchanges, wire, deadline_seconds)
     driver = ThreadDriver(loop, Ledger(comm.rank, 2, None), crowd, "lockstep")
     comm.Barrier()
     began = time.perf_counter()
@@ -83,15 +83,22 @@ class LockstepLoop:
         peer: always the same.
         exchanges: how many.
         wire: for a message each way before each exchange, or None.
+        deadline_seconds: how long the peer's message may take.
     """
 
     def __init__(
-        self, exchanger: Exchanger, peer: int, exchanges: int, wire: Wire | None
+        self,
+        exchanger: Exchanger,
+        peer: int,
+        exchanges: int,
+        wire: Wire | None,
+        deadline_seconds: float,
     ) -> None:
         self.activity = 0
         self.ended = False
         self.failure: BaseException | None = None
         self._wire = wire
+        self._deadline_seconds = deadline_seconds
         self._steps = self._run(Terms(peer, *BASELINE[1:]), exchanger, exchanges)
 
     def advance(self) -> Pace:
@@ -113,8 +120,16 @@ class LockstepLoop:
     def _run(self, terms: Terms, exchanger: Exchanger, exchanges: int) -> Steps[None]:
         for _ in range(exchanges):
             if self._wire is not None:
-                self._wire.send(terms.peer, Kind.REQUEST, Notice())
-                while self._wire.receive() is None:
-                    yield Pace.HOT
+                yield from self._control(self._wire, terms.peer)
             yield from exchanger.exchange(terms)
             self.activity += 1
+
+    def _control(self, wire: Wire, peer: int) -> Steps[None]:
+        """One control message each way."""
+        wire.send(peer, Kind.REQUEST, Notice())
+        if wire.receive() is not None:
+            return
+        deadline = Deadline(self._deadline_seconds, WallClock(), "a control message")
+        while wire.receive() is None:
+            deadline.check()
+            yield Pace.HOT

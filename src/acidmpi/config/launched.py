@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
+from typing import TextIO
 
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 """Where launchers leave a rank's number, for those who must not start MPI."""
@@ -44,14 +45,16 @@ def status_of(main: Callable[[], int]) -> int:
     except OSError as error:
         if _takes_a_line():
             raise
-        give_up_output(f"error: standard output cannot be written: {error.strerror}")
+        text = f"error: standard output cannot be written: {error.strerror}"
+        give_up(sys.stdout, text)
         return 1
     return status
 
 
-def give_up_output(text: str) -> None:
-    """Say so to standard error; what is still printed, or waits to be, goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def give_up(out: TextIO, text: str) -> None:
+    """Say so to standard error; what `out` still holds, or is given, goes nowhere."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), out.fileno())
     print(f"acidmpi: {text}", file=sys.stderr)
 
 

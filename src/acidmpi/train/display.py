@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TextIO, final
 
 from acidmpi.clocks import Clock
-from acidmpi.config.launched import give_up_output
+from acidmpi.config.launched import give_up
 
 Row = tuple[str, str]
 BAR_SECONDS = 0.5
@@ -132,9 +132,10 @@ class Lines:
         try:
             print(text, file=self._out, flush=True)
         except OSError as error:
-            give_up_output(
+            give_up(
+                self._out,
                 f"warning: standard output cannot be written: {error.strerror}; the "
-                "run goes on and shows nothing more, its files tell all"
+                "run goes on and shows nothing more, its files tell all",
             )
 
     def table(self, title: str, rows: Sequence[Row]) -> None:
