@@ -106,6 +106,11 @@ class Option:
         Raises:
             ConfigError: it stands for none.
         """
+        if not _is_utf8(text):
+            raise ConfigError(
+                f"{self.flag} must be text in UTF-8, as run folders record it, got "
+                f"{text!r}; rename the file, or give a link to it"
+            )
         if self.nullable and text.lower() == NONE:
             return None
         if self.kind not in (int, float):
@@ -162,6 +167,15 @@ _TAKEN: dict[type, tuple[type, ...]] = {
     bool: (bool,),
     Path: (str, Path),
 }
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it can be written down: bytes of a command line may be anything."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_too_large(value: Any) -> bool:

@@ -6,7 +6,7 @@ and the mean of x + x̃ stays where it is, whatever lands meanwhile.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,6 +75,13 @@ class _Flight(NamedTuple):
     pending: Pending
 
 
+def _longest(plan: Sequence[Chunk], arrays: Sequence[Array]) -> int:
+    """Bytes of the longest chunk."""
+    return max(
+        ((c.stop - c.start) * arrays[c.buffer].itemsize for c in plan), default=0
+    )
+
+
 class Exchanger:
     """Runs exchanges of one rank, one at a time.
 
@@ -113,7 +120,8 @@ class Exchanger:
         self._hot_seconds = hot_seconds
         self._plan = chunks(state.arrays, chunk_bytes)
         # All of it: MPI may still write to what an abandoned exchange had in use.
-        self._places = [_Place(state.site, chunk_bytes) for _ in range(depth)]
+        size = _longest(self._plan, state.arrays)
+        self._places = [_Place(state.site, size) for _ in range(depth)]
         self._depth = depth
         self._free = list(self._places)
         self._parked: list[_Place] = []

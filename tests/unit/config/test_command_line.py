@@ -79,6 +79,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         (["--device", "gpu"], "--device must be one of auto, cpu, cuda, got 'gpu'"),
         (["--epoch", "3"], "unknown option --epoch; did you mean '--epochs'?"),
         (["--overwrite=maybe"], "--overwrite"),
+        (["--output", "run\udcff"], r"--output must be text in UTF-8, as run folders"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(arguments, message):

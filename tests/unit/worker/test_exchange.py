@@ -43,7 +43,7 @@ class Pair:
 
 
 @pytest.mark.parametrize("sizes", [SIZES, (1,), (0, 3), (1000,), (24,), (16,)])
-@pytest.mark.parametrize("chunk_bytes", [8, 64, 200, 1 << 20])
+@pytest.mark.parametrize("chunk_bytes", [8, 64, 200, 1 << 20, 1 << 60])
 def test_ranks_meet_in_the_middle(sizes, chunk_bytes):
     pair = Pair(sizes, chunk_bytes=chunk_bytes)
     start = [[x.copy() for x in state.arrays] for state in pair.states]
