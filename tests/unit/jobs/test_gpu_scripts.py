@@ -72,7 +72,9 @@ def test_the_environment_for_ucx_puts_the_wheels_folder_first(tmp_path):
 
 
 def test_without_the_wheel_the_environment_says_what_to_install(tmp_path):
-    (tmp_path / "libucx").mkdir()  # a folder of that name, without libraries
+    folder = tmp_path / "libucx"  # a package of that name, without libraries
+    folder.mkdir()
+    (folder / "__init__.py").touch()  # comes before a wheel that is installed here
     result = bash(JOBS / "ucx.sh", "true", PYTHONPATH=str(tmp_path))
     assert result.returncode == 2
     assert "acidmpi[ucx-cu13]" in result.stderr
