@@ -9,6 +9,8 @@ from acidmpi.tasks.classification import ClassificationTask
 from acidmpi.train.cli import main
 from support.staying import StayingComm
 
+SLOW_DISK = "the one before is not written yet; raise --checkpoint-every"
+
 Ends = list[tuple[int, str, str]]
 """Status, output and errors of every rank, by rank."""
 
@@ -38,10 +40,18 @@ def only_rank_0_says(ends: Ends, status: int, *texts: str) -> None:
 
 
 def finished(ends: Ends) -> str:
-    """All ranks end well and rank 0 alone says something: what it says."""
-    assert [(end[0], end[2]) for end in ends] == [(0, "")] * len(ends)
+    """All ranks end well and rank 0 alone says something: what it says.
+
+    That a slow disk did not take a checkpoint in time may be said, and is no trouble.
+    """
+    assert [end[0] for end in ends] == [0] * len(ends)
+    assert [line for end in ends for line in _troubles(end[2])] == []
     assert all(output == "" for _, output, _ in ends[1:])
     return ends[0][1]
+
+
+def _troubles(errors: str) -> list[str]:
+    return [line for line in errors.splitlines() if SLOW_DISK not in line]
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
