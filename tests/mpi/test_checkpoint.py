@@ -172,6 +172,26 @@ def test_a_signal_to_one_rank_keeps_all_and_has_a_status(run, folder, monkeypatc
     assert done + 9 <= sum(summary_of(folder)["gradients"]) < done + 9 + 16 * COMM.size
 
 
+@few
+@pytest.mark.parametrize("way", [["localsgd", "--local-steps", "1"], ["gossip"]])
+def test_a_signal_changes_nothing_for_who_goes_on(run, folder, monkeypatch, way):
+    signals = [signal.SIGUSR1]
+
+    def interrupt(loss):
+        if signals:
+            os.kill(os.getpid(), signals.pop())
+        return loss
+
+    whole, again = folder / "whole", folder / "again"
+    arguments = ["--task", "digits", "--epochs", "2", "--method", *way, "--output"]
+    finished(run(*arguments, whole))
+    with monkeypatch.context() as spoilt:
+        train_command.spoil(spoilt, COMM, interrupt)
+        only_rank_0_says(run(*arguments, again), 75, "--resume")
+    finished(run(*arguments, again, "--resume"))
+    assert figures(again) == figures(whole)
+
+
 @pytest.mark.parametrize("way", [[], ["--method", "allreduce"]], ids=["ring", "all"])
 def test_ctrl_c_keeps_no_last_set(run, folder, monkeypatch, way):
     signals = [signal.SIGINT]

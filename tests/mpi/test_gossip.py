@@ -9,11 +9,13 @@ from mpi4py import MPI
 
 from acidmpi.errors import (
     ConfigError,
+    DeadlineExceeded,
     DisagreementError,
     RemoteError,
     ThreadLevelError,
     TopologyError,
 )
+from acidmpi.worker.engine import Engine
 from acidmpi.worker.gossip import Gossip
 
 COMM = MPI.COMM_WORLD
@@ -275,3 +277,16 @@ def test_no_thread_is_left():
     with Gossip(np.zeros(3), comm=COMM, unit_seconds=0.01, deadline_seconds=30):
         pass
     assert threading.active_count() == before
+
+
+def test_an_error_in_the_first_exchanges_leaves_nothing_open(monkeypatch):
+    made = []
+
+    def fails(self, units):
+        made.append(self)
+        raise DeadlineExceeded("planted")
+
+    monkeypatch.setattr(Engine, "_catch_up", fails)
+    with pytest.raises(DeadlineExceeded, match="planted"):
+        Gossip(np.ones(10), comm=COMM, deadline_seconds=30)
+    assert made[0].parts.loop.ended, "MPI would write to memory that is gone"

@@ -7,6 +7,12 @@ import numpy as np
 
 from acidmpi.errors import ConfigError
 
+MOST_DRAWN = 1000
+"""Mean arrivals since the last look up to which each is drawn; more are drawn at once."""
+
+LARGEST_MEAN = 1e18
+"""NumPy draws from no larger one."""
+
 
 class PoissonArrivals:
     """Counts arrivals of a Poisson process.
@@ -15,9 +21,13 @@ class PoissonArrivals:
     (exponential with mean 1), so a change of rate stretches or shrinks what is left of
     it: the process is exact, whenever and however often it is looked at.
 
+    After a standstill, or at a rate beyond what anybody can serve, arrivals are drawn by
+    their number: a look must not take longer than what it counts is late.
+
     Args:
         rate: arrivals per unit of time.
-        generator: where chance comes from; one draw for each arrival, and one ahead.
+        generator: where chance comes from; usually one draw for each arrival, and one
+            ahead.
         start: the time from which arrivals count.
     """
 
@@ -62,6 +72,8 @@ class PoissonArrivals:
             return 0
         passed = self._rate * (time - self._time)
         self._time = time
+        if passed > self._left + MOST_DRAWN:
+            return self._draw_number(passed)
         arrivals = 0
         while passed >= self._left:
             passed -= self._left
@@ -69,3 +81,9 @@ class PoissonArrivals:
             arrivals += 1
         self._left -= passed
         return arrivals
+
+    def _draw_number(self, passed: float) -> int:
+        """The arrivals in `passed`, the next one among them, and the gap that follows."""
+        others = min(passed - self._left, LARGEST_MEAN)
+        self._left = float(self._generator.exponential())
+        return 1 + int(self._generator.poisson(others))

@@ -166,9 +166,11 @@ class PollingCaller:
             self.poll()
             if self._loop.activity != seen:
                 backoff.reset()
-            if time.perf_counter() > end:
-                raise DeadlineExceeded(f"others did not follow within {seconds:g} s")
             if not over():
+                if time.perf_counter() > end:
+                    raise DeadlineExceeded(
+                        f"others did not follow within {seconds:g} s"
+                    )
                 waited = True
                 time.sleep(min(backoff.next(), self._loop.seconds_to_next()))
         return waited

@@ -263,6 +263,7 @@ class SynchronousCourse:
         words = np.array(keeper.last_words(interrupted), np.float64)
         self._mean_over_ranks([words])
         if keeper.takes_last(words * self._size):
+            self._loss = None  # the training loop has it among its recent ones by now
             keeper.take_last(self._tree, self._steps * self._size)
 
     def take_average(self) -> Average | None:
@@ -296,12 +297,13 @@ class SynchronousCourse:
     def average_every(self, steps: int) -> None:
         """Replace what differs between ranks by its mean after so many steps; collective.
 
-        After the last step it is left to the end, which averages anyway.
+        After the last planned step it is left to the end, which averages anyway. Where
+        a run is stopped it is not: who goes on from there has to have averaged.
 
         Raises:
             NonFiniteError: a rank has complained; all raise it.
         """
-        if self._steps % steps == 0 and not self.finished:
+        if self._steps % steps == 0 and self._steps < self._goal:
             self.hear_complaints()
             self._own.average()
 

@@ -4,7 +4,8 @@ Nothing is written to the model before all survivors have the result: when one o
 dies first, the others begin again, with what they had.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,16 @@ class _Means(NamedTuple):
     spread: Spread
     blocks: list[Array]
     buffers: list[Array]
+
+
+@contextmanager
+def closed_on_error(close: Callable[[BaseException], None]) -> Iterator[None]:
+    """Nobody will close what could not be made, and MPI writes to what is at hand."""
+    try:
+        yield
+    except BaseException as error:
+        close(error)
+        raise
 
 
 def average_survivors(

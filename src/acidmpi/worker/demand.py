@@ -183,8 +183,13 @@ class ScheduledDemand:
         self._times: deque[float] = deque()
 
     def due(self) -> int:
-        """Events whose time has come, less those served."""
-        self._take(self._units.now())
+        """Events taken up and not served; 0 only if the time of none has come.
+
+        They are taken up one moment at a time: a rank that cannot keep up would have to
+        keep, and first to make, an ever longer list of them.
+        """
+        if not self._times and self._next and self._next.time <= self._units.now():
+            self._take(self._next.time)
         return len(self._times)
 
     def begun(self) -> None:

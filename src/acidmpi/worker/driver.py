@@ -60,8 +60,28 @@ class InlineDriver(PollingCaller):
         super().finish()
 
     def wait_for_lag(self, limit: int, rate: float, seconds: float) -> None:
-        """Advance while `Ledger.lags(limit, rate)`."""
-        self.wait_while(lambda: self._ledger.lags(limit, rate), seconds)
+        """Advance while `Ledger.lags(limit, rate)`; so many seconds for each exchange."""
+        ledger = self._ledger
+        self.wait_for_all(
+            lambda: ledger.lag(rate) - limit if ledger.lags(limit, rate) else 0.0,
+            seconds,
+        )
+
+    def wait_for_all(self, left: Callable[[], float], seconds: float) -> None:
+        """Advance until nothing is `left()`; the time counts as idle.
+
+        Raises:
+            DeadlineExceeded: it did not become less for `seconds`.
+        """
+        before = left()
+        while before > 0:
+            self._wait_for_less(left, before, seconds)
+            before = left()
+
+    def _wait_for_less(
+        self, left: Callable[[], float], before: float, seconds: float
+    ) -> None:
+        self.wait_while(lambda: left() >= before, seconds)
 
     def wait_while(self, condition: Callable[[], bool], seconds: float) -> None:
         """Advance while `condition()`; the time counts as idle.

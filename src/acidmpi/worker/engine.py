@@ -27,7 +27,7 @@ from acidmpi.mpi.survival import check_survivable
 from acidmpi.mpi.threads import check_thread_level
 from acidmpi.worker.assembly import Parts, assemble, shared_topology
 from acidmpi.worker.averaging import Average
-from acidmpi.worker.closing import average_survivors, keep_last
+from acidmpi.worker.closing import average_survivors, closed_on_error, keep_last
 from acidmpi.worker.final import (
     Spread,
     average_arrays,
@@ -89,8 +89,7 @@ class Engine:
             """What is to go wrong on this rank, usually nothing."""
         self.options, self._seconds = options, options.deadline_seconds
         self._spread, self._drift = Spread(math.nan, math.nan), math.nan
-        self._reason = ""
-        self._closed = False
+        self._reason, self._closed = "", False
         self.told = True
         """False after an error that only this rank knows of, so that others wait."""
         self._keeping = keeping
@@ -107,7 +106,8 @@ class Engine:
         self.drill.attach(self, "gradient", "gradient")
         self.drill.start()
         self._parts.driver.start()
-        self._catch_up(self._parts.ledger.gradients + 1.0)
+        with closed_on_error(self.close):
+            self._catch_up(self._parts.ledger.gradients + 1.0)
 
     def _open(
         self,
@@ -361,8 +361,8 @@ class Engine:
         if self.options.logical:
             demand, ledger = self._parts.demand, self._parts.ledger
             demand.extend(units)
-            self._parts.driver.wait_while(
-                lambda: demand.due() > 0 and not ledger.stopped, self._seconds
+            self._parts.driver.wait_for_all(
+                lambda: 0 if ledger.stopped else demand.due(), self._seconds
             )
 
     def _leave(self, error: BaseException | None) -> None:

@@ -114,3 +114,37 @@ def test_what_is_refused(rate):
         arrivals(rate)
     with pytest.raises(ConfigError, match="rate must be finite"):
         arrivals().set_rate(rate)
+
+
+class CountingGenerator:
+    """Says how often it was asked for a gap."""
+
+    def __init__(self):
+        self._real = np.random.default_rng(0)
+        self.gaps = 0
+
+    def exponential(self):
+        self.gaps += 1
+        return self._real.exponential()
+
+    def poisson(self, mean):
+        return self._real.poisson(mean)
+
+
+@pytest.mark.parametrize("rate", [1e6, 1e30])
+def test_a_look_after_a_standstill_takes_no_longer_than_another(rate):
+    generator = CountingGenerator()
+    process = PoissonArrivals(rate, generator)
+    assert process.until(1000.0) == pytest.approx(min(1000 * rate, 1e18), rel=1e-3)
+    assert generator.gaps < 10
+    assert process.until(1000.0 + 0.5 / rate) in (0, 1, 2, 3)
+
+
+def test_many_arrivals_follow_the_same_law():
+    generator = np.random.default_rng(5)
+    processes = [PoissonArrivals(1.0, generator) for _ in range(2000)]
+    counts = [process.until(2000.0) for process in processes]
+    assert np.mean(counts) == pytest.approx(2000, abs=4)
+    assert np.var(counts) == pytest.approx(2000, rel=0.15)
+    gaps = [process.next_time - 2000.0 for process in processes]
+    assert np.mean(gaps) == pytest.approx(1.0, abs=0.1)

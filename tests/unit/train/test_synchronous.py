@@ -181,6 +181,16 @@ def test_local_steps_are_averaged_when_they_are_due_but_not_twice_at_the_end():
     assert values == [256.0, 64.0, 64.0, 64.0]
 
 
+def test_a_run_that_is_stopped_has_averaged_before_its_last_checkpoint():
+    x = np.array([256.0])
+    course = make_course(total=100 * SIZE, parameters=[x])
+    course.stop()
+    go(course, 1)
+    assert course.finished
+    course.average_every(1)
+    assert x.tolist() == [64.0]
+
+
 @pytest.mark.parametrize("at_the_end", [False, True])
 def test_a_complaint_of_one_rank_is_raised_by_all(at_the_end):
     course = make_course(total=8 * SIZE)

@@ -113,13 +113,26 @@ def test_a_schedule_is_due_when_its_time_has_come():
     demand = ScheduledDemand(meetings(), WallUnits(clock, 1.0))
     assert demand.due() == 0
     clock.advance(1.0)
-    assert demand.due() == demand.due() == 2
-    demand.begun()
-    demand.served()
-    assert demand.due() == 1
+    for _ in range(2):
+        assert demand.due() == demand.due() == 1
+        demand.begun()
+        demand.served()
+    assert demand.due() == 0
     clock.advance(100.0)
-    assert demand.due() == 3
+    assert demand.due() == 1
     assert demand.seconds_to_next() == math.inf
+
+
+def test_a_rank_that_cannot_follow_its_schedule_makes_no_list_of_what_it_owes():
+    made = iter(range(10**9))
+    clock = ManualClock()
+    endless = (Meeting(1e-6 * number, 0) for number in made)
+    demand = ScheduledDemand(endless, WallUnits(clock, 1.0))
+    for served in range(10):
+        clock.advance(0.1)
+        assert demand.due() == 1
+        demand.served()
+        assert next(made) <= 2 * served + 3
 
 
 def test_in_logical_time_each_event_happens_at_its_own_moment():

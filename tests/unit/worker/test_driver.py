@@ -112,6 +112,21 @@ def test_a_caller_meets_its_deadline():
         driver.wait_for_lag(0, 1.0, 0.02)
 
 
+def test_a_callers_deadline_is_for_each_exchange():
+    """As it is with a thread: many of them may take longer together."""
+    loop, ledger, driver = inline()
+    for _ in range(6):
+        ledger.count_gradient(None, 0)
+
+    def exchange(loop):
+        time.sleep(0.06)
+        ledger.set_exchanges(loop.looks)
+
+    loop.script = iter([exchange] * 6)
+    driver.wait_for_lag(0, 1.0, 0.2)
+    assert ledger.lag(1.0) == 0
+
+
 @pytest.fixture
 def attentive():
     """Ctrl-C is heard, as it is not in what a shell has started in the background."""
