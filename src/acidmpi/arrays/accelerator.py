@@ -89,8 +89,8 @@ def is_writable(array: Any) -> bool:
 
 def address_of(array: Any) -> int:
     """Where a contiguous array begins, in either memory."""
-    if isinstance(array, np.ndarray):
-        return int(array.ctypes.data)
+    if isinstance(array, np.ndarray):  # quicker than by `ctypes`
+        return int(array.__array_interface__["data"][0])
     return int(array.__cuda_array_interface__["data"][0])
 
 

@@ -123,6 +123,29 @@ def test_json_is_one_line(capsys):
     assert read["status"] == status == 1
 
 
+def test_a_cupy_without_its_other_libraries_is_measured(monkeypatch):
+    """cuRAND is not needed: drawing numbers would be the only thing that does."""
+    event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+    data = SimpleNamespace(
+        copy_from_device_async=lambda *_: None,
+        copy_to_host_async=lambda *_: None,
+        copy_from_host_async=lambda *_: None,
+    )
+    cuda = SimpleNamespace(
+        Event=lambda: event,
+        get_elapsed_time=lambda *_: 1.0,
+        alloc_pinned_memory=lambda size: SimpleNamespace(ptr=0),
+    )
+    made = SimpleNamespace(data=data)
+    cupy = SimpleNamespace(
+        __version__="14.2.0", cuda=cuda, arange=lambda *_, **__: made
+    )
+    monkeypatch.setattr(gpus, "_checked_cupy", lambda: cupy)
+    first, *rest = gpus.cupy_state(DoctorOptions(device="cuda", size_bytes=4000))
+    assert first.state == "good"
+    assert [one.told for one in rest] == ["0.0 GB/s"] * 3
+
+
 def test_cupy_for_another_cuda_is_told_with_the_cure(monkeypatch):
     def refuses():
         raise RuntimeError("cudaErrorInsufficientDriver")

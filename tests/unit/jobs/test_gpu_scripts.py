@@ -1,6 +1,7 @@
 """The scripts for machines with a GPU, as far as they go without one."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,13 @@ def test_every_part_that_is_offered_is_there_and_has_a_limit():
         assert f"part_{part}() {{" in text
         assert f"[{part}]=" in text
         assert f"#   {part} " in text
+
+
+def test_a_part_leaves_two_files_and_no_more():
+    """The report is what somebody carries away: no files of runs among it."""
+    text = (JOBS / "check.sh").read_text()
+    written = {word.rstrip('"') for word in re.findall(r'\$REPORT/([^\s"]+)', text)}
+    assert written == {"$part.log", "$part.status", "report.md", "$1.log"}
 
 
 def test_the_environment_for_ucx_puts_the_wheels_folder_first(tmp_path):

@@ -5,6 +5,8 @@ for CuPy in this thread. Scalars are arguments of the launch.
 """
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 from threading import Lock
 from typing import Any
 
@@ -109,7 +111,7 @@ class CudaKernels(CompiledKernels):
             return
         device = self._device
         places = [device.address(array) for array in present]
-        aligned = not any(place % PACK_BYTES for place in places)
+        aligned = reduce(or_, places) % PACK_BYTES == 0
         width = PACK_BYTES // present[0].itemsize if aligned else 1
         arguments = [*places, device.number("q", n), *numbers]
         launch = packs if aligned else single
