@@ -7,6 +7,7 @@ plain torch runs, one for each rank and without any exchange, leave theirs.
 
 import copy
 import io
+import json
 import pickle
 import threading
 import time
@@ -21,6 +22,7 @@ from torch import nn
 import acidmpi
 from acidmpi.errors import ConfigError
 from acidmpi.tasks.lean import leave_out_compiler
+from acidmpi.telemetry.metrics import MetricsWriter
 
 COMM = MPI.COMM_WORLD
 LAST = COMM.size - 1
@@ -401,6 +403,33 @@ def test_two_workers_on_two_communicators_do_not_mix():
     assert other.statistics().total_gradients == 20 * half.size
     assert len(other.statistics().exchanges_by_peer) == half.size
     half.Free()
+
+
+class Steady(torch.optim.Optimizer):
+    """An optimizer with a rate of its own, as those that need no learning rate have."""
+
+    def __init__(self, parameters, **defaults):
+        super().__init__(parameters, defaults)
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.sub_(p.grad)
+
+
+@pytest.mark.parametrize("defaults", [{}, {"lr": None}])
+def test_an_optimizer_needs_no_learning_rate(defaults, tmp_path):
+    model = nn.Linear(2, 1, bias=False)
+    start = COMM.bcast(model.weight.detach().clone())
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path) as metrics:
+        optimizer = Steady(model.parameters(), **defaults)
+        with open_worker(model, optimizer, metrics=metrics) as worker:
+            model(torch.ones(1, 2)).sum().backward()
+            worker.step()
+    torch.testing.assert_close(model.weight.detach(), start - 1)
+    lines = map(json.loads, path.read_text().splitlines())
+    assert {line["lr"] for line in lines if "lr" in line} == {None}
 
 
 def test_clipping_is_that_of_torch():

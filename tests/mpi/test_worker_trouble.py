@@ -276,6 +276,33 @@ def test_a_buffer_that_cannot_be_handed_out_is_refused_everywhere(buffer):
     assert is_plain(model)
 
 
+def test_a_buffer_without_a_shape_is_refused_everywhere():
+    model = network()
+    if COMM.rank == LAST:
+        model.append(nn.LazyBatchNorm1d(affine=False))
+    with on_the_bad_rank(ConfigError, r"lazy '3\.running_mean'.*one example first"):
+        open_worker(model, sgd(model))
+    assert is_plain(model)
+
+
+@pytest.mark.parametrize("grow", ["mine", "another"])
+def test_a_buffer_that_grows_on_one_rank_is_told_to_all(grow):
+    # As tables of positions do, where one rank meets a longer text than the others.
+    model = network()
+    model.register_buffer("mine", torch.zeros(4))
+    worker = open_worker(model, sgd(model), deadline_seconds=8)
+    if COMM.rank == LAST:
+        model.register_buffer(grow, torch.zeros(9))
+    if COMM.size == 1:
+        worker.close()
+    else:
+        with pytest.raises(DisagreementError, match=r"buffer . at the end"):
+            worker.close()
+    assert worker.clean
+    assert same_everywhere(model)
+    assert is_plain(model)
+
+
 def test_an_impossible_graph_is_refused_everywhere():
     model = network()
     with pytest.raises(TopologyError, match="no-such-graph"):

@@ -372,7 +372,7 @@ class Averager:
         if self.ready_count:
             raise ConfigError(
                 f"{what} must come between two steps, got it after {self.ready_count} "
-                "gradients of a step; call finish() first"
+                "gradients of a step; finish it by step() or synchronize() first"
             )
 
     def _check_own(self, state: dict[str, Any]) -> None:

@@ -167,7 +167,7 @@ class AveragingLoop:
         if self._handover.count:
             raise ConfigError(
                 "close() must come between two steps, got one in the middle of step "
-                f"{self._run.number}; call finish() first"
+                f"{self._run.number}; finish it by step() or synchronize() first"
             )
         if self._closing is None:
             self._closing = self._closing_comm.Ibarrier()

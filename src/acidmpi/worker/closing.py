@@ -15,7 +15,7 @@ from acidmpi.arrays.accelerator import store, to_host
 from acidmpi.arrays.precision import narrow, widen
 from acidmpi.mpi.reductions import Comm
 from acidmpi.mpi.survival import Survivors, together
-from acidmpi.worker.final import Spread, mean, spread_of
+from acidmpi.worker.final import Spread, check_shapes, mean, spread_of
 from acidmpi.worker.keeping import Cutter
 from acidmpi.worker.ledger import INTERRUPTED
 from acidmpi.worker.state import RankState
@@ -125,6 +125,7 @@ def _means(
     reach("final")
     spread, blocks = _mean_of_state(comm, parts.state, seconds)
     reach("final")
+    check_shapes(comm, buffers, seconds)
     return _Means(drift, spread, blocks, [_mean_of(comm, b, seconds) for b in buffers])
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from acidmpi.arrays.accelerator import store, to_host
 from acidmpi.arrays.precision import narrow, widen
-from acidmpi.mpi.collectives import complete
+from acidmpi.mpi.collectives import check_same, complete
 from acidmpi.mpi.reductions import Comm, start_broadcast, start_sum
 from acidmpi.worker.state import RankState
 
@@ -60,8 +60,23 @@ def spread_of(means: Array) -> Spread:
     return Spread(float(distance), float(np.sqrt(square / max(count, 1.0))))
 
 
+def check_shapes(comm: Comm, arrays: Sequence[Array], seconds: float) -> None:
+    """See that ranks still agree in buffers, which a model may replace as it runs.
+
+    Raises:
+        DisagreementError: they do not.
+    """
+    told = [f"{array.dtype} {array.shape}" for array in arrays]
+    check_same(comm, {f"buffer {k} at the end": t for k, t in enumerate(told)}, seconds)
+
+
 def average_arrays(comm: Comm, arrays: Sequence[Array], seconds: float) -> None:
-    """Replace each array, of any shape, by its mean over the ranks."""
+    """Replace each array, of any shape, by its mean over the ranks.
+
+    Raises:
+        DisagreementError: ranks differ in number, types or shapes.
+    """
+    check_shapes(comm, arrays, seconds)
     for array in arrays:
         flat = np.ascontiguousarray(to_host(array)).reshape(-1)
         result = mean(comm, widen(flat), seconds)

@@ -21,10 +21,11 @@ from acidmpi.arrays.torch.layout import Groups, Named, lay_out
 from acidmpi.arrays.torch.views import (
     Resident,
     adopt,
-    as_array,
     as_tensor,
+    check_kept,
     describe,
     is_finite,
+    keep,
     move_in,
     named_views,
     view_like,
@@ -56,14 +57,19 @@ class FlatModel:
         """Parameters that require no gradient, by name; not exchanged."""
         self.untrained = layout.untrained
         """Parameters that require a gradient but are in no group; not exchanged."""
-        self.values = tuple(
-            torch.empty(size, dtype=dtype, device=layout.device)
-            for dtype, size in layout.buffers
+        self._memory = tuple(
+            (keep(flat), keep(torch.zeros_like(flat)))
+            for flat in (
+                torch.empty(size, dtype=dtype, device=layout.device)
+                for dtype, size in layout.buffers
+            )
         )
+        self.values = tuple(values.tensor for values, _ in self._memory)
         """The buffers as tensors."""
+        self._kept = [kept for pair in self._memory for kept in pair]
         self.accelerator = accelerator_for(layout.device)
         """The device that holds them, or None for host memory."""
-        self.gradients = tuple(torch.zeros_like(flat) for flat in self.values)
+        self.gradients = tuple(gradients.tensor for _, gradients in self._memory)
         """Their gradients as tensors."""
         self._residents = [
             resident
@@ -106,6 +112,7 @@ class FlatModel:
         Returns:
             Whether the set of parameters with a gradient has changed.
         """
+        check_kept(self._kept)
         if not any(map(is_not, map(_gradient_of, self._watched), self._expected)):
             return False
         return self._adopt_gradients()
@@ -214,9 +221,10 @@ class FlatModel:
     def _describe(self, index: int) -> FlatBuffer:
         places = [place for place in self.places if place.piece.buffer == index]
         runs = merge((place.piece for place in places), [True] * len(places))
+        values, gradients = self._memory[index]
         return FlatBuffer(
-            as_array(self.values[index]),
-            as_array(self.gradients[index]),
+            values.array,
+            gradients.array,
             tuple(Segment(run.group, run.start, run.stop) for run in runs),
             dict(view for place in places for view in named_views(place)),
         )

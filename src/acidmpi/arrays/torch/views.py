@@ -1,7 +1,7 @@
 """Views of flat tensors: how parameters and gradients get into a buffer."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import is_
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from acidmpi.arrays.accelerator import is_on_device
 from acidmpi.arrays.flat import Array, View
 from acidmpi.arrays.torch.devices import shared_array, shared_tensor
 from acidmpi.arrays.torch.layout import Place, dense_strides
+from acidmpi.errors import ConfigError
 
 
 def as_array(flat: Tensor) -> Array:
@@ -32,6 +33,36 @@ def as_tensor(array: Array) -> Tensor:
     if array.dtype == np.uint16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+class Kept(NamedTuple):
+    """Memory as a tensor, and as an array that keeps it whatever becomes of the tensor.
+
+    torch moves a tensor into other memory, and frees the old one, when it is shared with
+    another process: `share_memory()`, a queue of `torch.multiprocessing`.
+    """
+
+    tensor: Tensor
+    array: Array
+    pointer: int
+    """Where the tensor was."""
+
+
+def keep(flat: Tensor) -> Kept:
+    """The memory of a new tensor that nobody else has."""
+    array = as_array(flat)
+    tensor = flat if flat.is_cuda else as_tensor(array)
+    return Kept(tensor, array, tensor.data_ptr())
+
+
+def check_kept(memory: Iterable[Kept]) -> None:
+    """Raise `ConfigError` if torch has moved a tensor."""
+    if any(kept.tensor.data_ptr() != kept.pointer for kept in memory):
+        raise ConfigError(
+            "a model and its optimizer must stay where they are while they train, but "
+            "were moved because they were shared with another process; send clones of "
+            "their tensors, such as copy.deepcopy(model.state_dict())"
+        )
 
 
 def view_like(flat: Tensor, parameter: Tensor, start: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from acidmpi.arrays.accelerator import store
 from acidmpi.arrays.flat import Array
 from acidmpi.arrays.torch.model import FlatModel
-from acidmpi.arrays.torch.views import as_array, view_like, wide
+from acidmpi.arrays.torch.views import Kept, check_kept, keep, view_like, wide
 from acidmpi.worker.torch.rules import Rule
 
 States = Mapping[Tensor, Mapping[str, Any]]
@@ -33,12 +33,12 @@ class FlatState:
         self._optimizer = optimizer
         self._model = model
         self._rule = rule
-        self._flats: tuple[tuple[Tensor, ...], ...] = ()
+        self._flats: tuple[tuple[Kept, ...], ...] = ()
         # The type torch would give `step`.
         precise = torch.get_default_dtype() is torch.float64
         dtype = torch.float64 if precise else torch.float32
-        self._steps = torch.zeros(len(model.places), dtype=dtype, device="cpu")
-        self.ages: Array = self._steps.numpy()
+        self._kept = [keep(torch.zeros(len(model.places), dtype=dtype, device="cpu"))]
+        self._steps, self.ages, _ = self._kept[0]
         """Steps that each place has seen; to be counted up by the caller."""
         self.version = 0
         """Grows whenever ages change in another way than by counting."""
@@ -67,11 +67,11 @@ class FlatState:
 
     def arrays(self, buffer: int, start: int, stop: int) -> tuple[Array, ...]:
         """The state of a part of a buffer."""
-        return tuple(as_array(flat)[start:stop] for flat in self._allocated()[buffer])
+        return tuple(flat.array[start:stop] for flat in self._allocated()[buffer])
 
     def state(self) -> dict[str, Any]:
         """The flat tensors as arrays, live; and a copy of the ages."""
-        flats = [[as_array(flat) for flat in held] for held in self._flats]
+        flats = [[flat.array for flat in held] for held in self._flats]
         return {"flats": flats, "ages": self.ages.astype(np.int64)}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -79,13 +79,18 @@ class FlatState:
         if state["flats"]:
             for mine, saved in zip(self._allocated(), state["flats"], strict=True):
                 for flat, array in zip(mine, saved, strict=True):
-                    store(as_array(flat), array)
+                    store(flat.array, array)
         self.ages[...] = state["ages"]
         self.origin = object()
         self.expose(np.flatnonzero(self.ages).tolist())
 
     def refresh(self) -> None:
-        """Take over `optimizer.state` if someone has replaced, emptied or filled it."""
+        """Take over `optimizer.state` if someone has replaced, emptied or filled it.
+
+        Raises:
+            ConfigError: torch has moved the buffers, see `arrays.torch.views.Kept`.
+        """
+        check_kept(self._kept)
         state = self._optimizer.state
         if state is not self._seen or len(state) != self._entries:
             self._adopt({})
@@ -107,15 +112,17 @@ class FlatState:
             self._expose(index)
         self._mark_seen()
 
-    def _allocated(self) -> tuple[tuple[Tensor, ...], ...]:
+    def _allocated(self) -> tuple[tuple[Kept, ...], ...]:
         # Plain SGD never gets here and needs no memory.
         if not self._flats:
             self._flats = tuple(
                 tuple(
-                    torch.zeros_like(x, dtype=wide(x.dtype)) for _ in self._rule.arrays
+                    keep(torch.zeros_like(x, dtype=wide(x.dtype)))
+                    for _ in self._rule.arrays
                 )
                 for x in self._model.values
             )
+            self._kept += [flat for held in self._flats for flat in held]
         return self._flats
 
     def _expose(self, index: int) -> None:
@@ -131,7 +138,7 @@ class FlatState:
         piece = self._model.places[index].piece
         flats = self._allocated()[piece.buffer]
         return {
-            name: view_like(flat, owner, piece.start)
+            name: view_like(flat.tensor, owner, piece.start)
             for name, flat in zip(self._rule.arrays, flats, strict=True)
         }
 
@@ -166,7 +173,7 @@ class FlatState:
         if self._flats:
             buffer, _, start, stop = self._model.places[index].piece
             for flat in self._flats[buffer]:
-                flat[start:stop].zero_()
+                flat.tensor[start:stop].zero_()
 
     def _before_load(self, _: Optimizer, state_dict: dict[str, Any]) -> None:
         self._incoming = state_dict

@@ -1,5 +1,6 @@
 """Asynchronous decentralised training of a torch model."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -269,7 +270,9 @@ class Worker(Participant):
         return lambda: state.apply_foreign(lambda: generic.step(state.x_tilde))
 
     def _rate(self) -> float:
-        return float(self._optimizer.param_groups[0]["lr"])
+        """For telemetry; NaN where the optimizer has none, or finds its own."""
+        rate = self._optimizer.param_groups[0].get("lr")
+        return math.nan if rate is None else float(rate)
 
     def _signature(self) -> dict[str, str]:
         """What ranks must agree on beside the options."""
@@ -312,6 +315,12 @@ def _check_nonfinite(choice: str) -> None:
 def _check_untrained(model: nn.Module) -> None:
     """Raise where rank 0 could not hand out a buffer or a frozen parameter."""
     frozen = [(n, p) for n, p in model.named_parameters() if not p.requires_grad]
+    for name, buffer in model.named_buffers():
+        if is_lazy(buffer):
+            raise ConfigError(
+                f"every buffer needs a shape, got the lazy {name!r}; run the model on "
+                "one example first"
+            )
     for name, tensor in [*frozen, *model.named_buffers()]:
         try:
             if not is_lazy(tensor):

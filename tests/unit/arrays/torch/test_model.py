@@ -355,6 +355,21 @@ def test_a_model_that_leaves_its_buffers_is_noticed(leave):
         flat.check_views(model.named_parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_that_is_shared_with_another_process_is_noticed(dtype):
+    # torch moves it and frees its memory, to which other threads go on to write.
+    model = network().to(dtype)
+    flat = flatten(model)
+    flat.collect_gradients()
+    before = flat.buffers[0].values.copy()
+    model[2].share_memory()
+    others = [torch.full((model[0].weight.numel(),), 7.0) for _ in range(100)]
+    assert (flat.buffers[0].values == before).all()
+    with pytest.raises(ConfigError, match="shared with another process"):
+        flat.collect_gradients()
+    assert len(others) == 100
+
+
 def test_planted_fault_a_parameter_left_out_of_the_layout_is_noticed(monkeypatch):
     plan = module.lay_out
 

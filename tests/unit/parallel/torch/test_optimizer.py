@@ -145,6 +145,17 @@ def two_passes(model):
         backward(model)
 
 
+@pytest.mark.parametrize("what", ["state_dict", "gather_state_dict", "close"])
+def test_what_comes_in_the_middle_of_a_step_names_methods_that_there_are(model, what):
+    opt = wrap(torch.optim.SGD(model.parameters(), lr=0.1))
+    backward(model)
+    with pytest.raises(ConfigError, match=r"two steps.*by step\(\) or synchronize"):
+        getattr(opt, what)()
+    if what != "close":
+        opt.step()
+    opt.close()
+
+
 def test_passes_over_different_parameters_are_one_step():
     models = [model_of(0), model_of(1)]
     plain = torch.optim.SGD([p for m in models for p in m.parameters()], lr=0.1)

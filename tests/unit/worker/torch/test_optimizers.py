@@ -571,6 +571,17 @@ def test_a_step_that_replaces_the_data_is_noticed():
         GenericOptimizer(optimizer, flat).step([None])
 
 
+@pytest.mark.parametrize("name", ["exp_avg", "step"])
+def test_a_state_that_is_shared_with_another_process_is_noticed(name):
+    model = Branches()
+    optimizer = Adam(model.parameters())
+    flat = Flat(model, optimizer)
+    learn(model, flat.step, 0)
+    optimizer.state[model.exit.bias][name].share_memory_()
+    with pytest.raises(ConfigError, match="shared with another process"):
+        learn(model, flat.step, 1)
+
+
 @pytest.mark.parametrize("generic", [False, True])
 def test_groups_added_later_are_refused(generic):
     model = Branches()
