@@ -1,13 +1,17 @@
 """Horovod's single operations on ranks: what they give, and what they refuse."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from mpi4py import MPI
 
 import acidmpi.compat.horovod as hvd
+from acidmpi.compat.operations import agreed
+from acidmpi.compat.session import Session
 from acidmpi.compat.unsupported import UnsupportedError
-from acidmpi.errors import ConfigError, DisagreementError
+from acidmpi.errors import ConfigError, DisagreementError, RemoteError
 from acidmpi.tasks.lean import leave_out_compiler
 
 COMM = MPI.COMM_WORLD
@@ -261,3 +265,142 @@ def test_what_makes_no_sense_is_told():
     for op in (hvd.Min, hvd.Max):
         with pytest.raises(ConfigError, match="that have an order"):
             hvd.allreduce(torch.ones(2, dtype=torch.complex64), op=op)
+
+
+ONE = torch.ones(SIZE)
+TOLD = r"needs|must be|to_dense"
+MISTAKES = {
+    "a number": lambda: hvd.allreduce(3.0),
+    "an array": lambda: hvd.allreduce(np.ones(2), compression=hvd.Compression.fp16),
+    "nothing": lambda: hvd.allgather(None),
+    "a scalar": lambda: hvd.allgather(torch.tensor(1.0)),
+    "in place": lambda: hvd.broadcast_(5, 0),
+    "no rank": lambda: hvd.broadcast(ONE, None),
+    "no factor": lambda: hvd.allreduce(ONE, prescale_factor="2"),
+    "half entries": lambda: hvd.alltoall(ONE, splits=[0.5] * SIZE),
+    "one split": lambda: hvd.alltoall(ONE, splits=SIZE),
+    "sparse": lambda: hvd.allreduce(ONE.to_sparse()),
+    "no values": lambda: hvd.allgather(ONE.to("meta")),
+    "in a group": lambda: hvd.grouped_allreduce([3.0]),
+    "no parameters": lambda: hvd.broadcast_parameters(torch.nn.Linear(1, 1), 0),
+    "no tensor": lambda: hvd.broadcast_parameters({"a": 3}, 0),
+    "no optimizer": lambda: hvd.broadcast_optimizer_state(None, RANK),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_of_all_ranks_is_told_and_ranks_go_on(mistake):
+    with pytest.raises(ConfigError, match=TOLD):
+        MISTAKES[mistake]()
+    assert hvd.allreduce(ONE, op=hvd.Sum)[0].item() == SIZE
+
+
+@pytest.mark.skipif(SIZE == 1, reason="there are no others")
+@pytest.mark.parametrize(
+    "mistake", [m for m in MISTAKES if m not in ("in a group", "no optimizer")]
+)
+def test_a_mistake_of_one_rank_is_an_error_of_all(mistake):
+    """Caught there, it would leave the others waiting, or mix two operations."""
+    if RANK == 1:
+        with pytest.raises(ConfigError, match=TOLD):
+            MISTAKES[mistake]()
+    else:
+        several = mistake in ("no parameters", "no tensor")
+        meant = hvd.broadcast_parameters if several else hvd.broadcast
+        with pytest.raises(DisagreementError, match=TOLD):
+            meant({"a": ONE} if several else ONE, 0)
+    assert hvd.allreduce(ONE, op=hvd.Sum)[0].item() == SIZE
+
+
+def test_an_object_that_cannot_be_pickled_is_an_error_of_all():
+    last = RANK == SIZE - 1
+    error = AttributeError if last else RemoteError
+    with pytest.raises(error, match="pickle"):
+        hvd.allgather_object((lambda: 0) if last else 0)
+    assert hvd.allgather_object(RANK) == list(range(SIZE))
+
+
+@pytest.mark.parametrize("handle", [None, 5, torch.ones(1)])
+def test_what_is_no_handle_is_told(handle):
+    for call in (hvd.poll, hvd.synchronize):
+        with pytest.raises(ConfigError, match="a handle must be"):
+            call(handle)
+
+
+@pytest.mark.parametrize(
+    "together",
+    [
+        lambda: hvd.broadcast_object(RANK),
+        lambda: hvd.allgather_object(RANK),
+        lambda: hvd.broadcast_parameters({"a": torch.ones(1)}, 0),
+        lambda: hvd.broadcast_optimizer_state(plain(), 0),
+        lambda: hvd.DistributedOptimizer(plain()).close(),
+    ],
+)
+def test_ranks_may_wait_for_an_operation_before_or_after_another(together):
+    time.sleep(0.1 * (RANK > 0))
+    handle = hvd.allreduce_async(ONE, op=hvd.Sum)
+    if RANK > 0:
+        hvd.synchronize(handle)
+    together()
+    assert hvd.synchronize(handle)[0].item() == SIZE
+
+
+@pytest.mark.skipif(SIZE == 1, reason="one rank agrees with itself")
+def test_an_object_and_a_tensor_do_not_meet():
+    with pytest.raises(DisagreementError, match="broadcast_object"):
+        hvd.barrier() if RANK else hvd.broadcast_object(3)
+
+
+def plain():
+    return torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+
+
+def test_operators_are_their_numbers_too():
+    """Horovod's are plain integers."""
+    optimizer = plain()
+    [parameter] = optimizer.param_groups[0]["params"]
+    optimizer = hvd.DistributedOptimizer(optimizer, op=int(hvd.Sum))
+    parameter.sum().backward()
+    optimizer.synchronize()
+    optimizer.close()
+    assert parameter.grad.tolist() == [SIZE] * 2
+    with pytest.raises(UnsupportedError, match="op=Max"):
+        hvd.DistributedOptimizer(optimizer, op=4)
+
+
+def test_a_refused_optimizer_is_a_plain_one():
+    optimizer = plain()
+    [parameter] = optimizer.param_groups[0]["params"]
+    with pytest.raises(ConfigError, match="pairs of a name"):
+        hvd.DistributedOptimizer(optimizer, [parameter])
+    for _ in range(3):
+        parameter.sum().backward()
+    assert parameter.grad.tolist() == [3.0, 3.0]
+    for passes in (0, 1.5, None):
+        with pytest.raises(ConfigError, match="whole number"):
+            hvd.DistributedOptimizer(optimizer, backward_passes_per_step=passes)
+
+
+def test_two_models_of_the_same_names_are_two_broadcasts():
+    """The second would take the place of the first, which nobody would notice."""
+    pairs = [("w", torch.full((2,), float(RANK))) for _ in range(2)]
+    with pytest.raises(ConfigError, match="unique, got two called 'w'"):
+        hvd.broadcast_parameters(pairs, 0)
+    hvd.broadcast_parameters([tensor for _, tensor in pairs], 0)
+    assert [tensor.tolist() for _, tensor in pairs] == [[0.0, 0.0]] * 2
+
+
+@pytest.mark.skipif(SIZE == 1, reason="there are no others")
+def test_what_is_called_when_another_rank_has_ended_is_an_error():
+    """And what it began and never waited for does not keep that one."""
+    here = Session(COMM)
+    comm = here.operations.comm
+    if RANK == 1:
+        here.meet_to_end()
+    else:
+        here.operations.start("begun", agreed(comm, "begun", 0, 60.0))
+        with pytest.raises(DisagreementError, match=r"rank 1 has .* = shutdown"):
+            here.meet("called")
+        here.meet_to_end()
+    here.close()

@@ -593,6 +593,10 @@ def test_broadcast_parameters(root):
     strided = torch.full((3, 4), float(RANK)).t()[::2]
     broadcast_parameters([("strided", strided)], COMM, LAST)
     assert (strided == LAST).all()
+    alone = torch.full((3, 4), float(RANK))[:1, 2]  # one element, with a stride of 4
+    conjugate = torch.full((2,), complex(0, RANK)).conj()
+    broadcast_parameters({"alone": alone, "conjugate": conjugate}, COMM, LAST)
+    assert (alone.item(), conjugate.tolist()) == (LAST, [complex(0, -LAST)] * 2)
 
 
 @pytest.mark.skipif(SIZE == 1, reason="one rank agrees with itself")

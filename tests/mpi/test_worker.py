@@ -519,3 +519,31 @@ def test_a_closed_worker_takes_no_gradients():
     worker.close()
     np.testing.assert_array_equal(vector(model), result)
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_a_model_has_one_worker_at_a_time():
+    model = network()
+    optimizer = OPTIMIZERS["sgd"](groups_of(model))
+    with open_worker(model, optimizer) as worker:
+        for other in (model, nn.Sequential(model)):
+            with pytest.raises(ConfigError, match="one worker at a time"):
+                open_worker(other, optimizer)
+        run(train_linearly(worker, model, optimizer, 3))
+    open_worker(model, optimizer).close()
+
+
+def test_what_is_no_model_or_no_optimizer_is_told():
+    model = network()
+    optimizer = OPTIMIZERS["sgd"](groups_of(model))
+    for wrong in ((optimizer, model), (None, optimizer), (model, torch.optim.SGD)):
+        with pytest.raises(ConfigError, match=r"must be a torch\..* the model comes"):
+            open_worker(*wrong)
+
+
+def test_an_optimizer_that_averages_is_refused():
+    model = network()
+    optimizer = OPTIMIZERS["sgd"](groups_of(model))
+    with acidmpi.DistributedOptimizer(optimizer, comm=COMM) as wrapped:
+        for one in (optimizer, wrapped):
+            with pytest.raises(ConfigError, match="a plain optimizer"):
+                open_worker(model, one)

@@ -5,16 +5,18 @@ MPI_COMM_WORLD, whether `init` is called or not. What `rank` means is the foreig
 function is the number of this process, the argument is the width of low-rank factors.
 """
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from acidmpi.compat import state
-from acidmpi.compat.operations import Work, agreed
+from acidmpi.compat.operations import Work, agreed, told
 from acidmpi.compat.session import Holder
-from acidmpi.compat.tensors import like, numbers
+from acidmpi.compat.tensors import check_plain, like, numbers
 from acidmpi.compression.registry import make
 from acidmpi.errors import ConfigError
 from acidmpi.mpi.world import start_reduction
@@ -64,17 +66,15 @@ def DistributedOptimizer(
     Raises:
         ConfigError: `rank` or `threshold` makes no sense.
     """
-    if not threshold >= 0:
-        raise ConfigError(
-            f"threshold must be a number of MiB, 0 or more, got {threshold}; 25 is usual"
-        )
+    mebibytes = _checked(threshold)
     here = HOLDER.session
+    here.meet("DistributedOptimizer")
     wrapped = own_optimizer.DistributedOptimizer(
         optimizer,
         named_parameters,
         comm=here.comm,
         compression=make("acpsgd", matrix_rank=rank),
-        bucket_bytes=int(threshold * 2**20),
+        bucket_bytes=int(mebibytes * 2**20),
         progress=here.progress,
         deadline_seconds=here.seconds,
     )
@@ -111,15 +111,25 @@ def allreduce(tensor: Tensor, name: str | None = None) -> Tensor:
     """
     del name
     operations = HOLDER.session.operations
-    operations.run("allreduce", _summed(tensor))
+    work = told(operations.comm, "allreduce", _summed(tensor), operations.seconds)
+    operations.run("allreduce", work)
     return tensor / size()
+
+
+def _checked(threshold: Any) -> float:
+    if not isinstance(threshold, int | float) or not 0 <= threshold < math.inf:
+        raise ConfigError(
+            f"threshold must be a number of MiB, 0 or more, got {threshold!r}; 25 is usual"
+        )
+    return float(threshold)
 
 
 def _summed(tensor: Tensor) -> Work:
     operations = HOLDER.session.operations
+    check_plain("allreduce", tensor)
     what = f"allreduce of {tensor.dtype} {tuple(tensor.shape)}"
-    yield from agreed(operations.comm, what, 0, operations.seconds)
     mine = numbers(tensor)
+    yield from agreed(operations.comm, what, 0, operations.seconds)
     total = mine.copy()
     yield start_reduction(operations.comm, mine, total, "sum")
     with torch.no_grad():

@@ -9,6 +9,7 @@ Guarantees:
 - operations run one after the other, in the order of their calls, on one communicator;
 - progress is made in `start`, `poll` and `wait` only;
 - a failure of one operation is raised where it is waited for, and those behind it go on;
+  one that keeps a rank from beginning is an error of the others, too;
   after a missed deadline nothing more is started, and everything raises.
 
 One lock guards the queue, so that hooks of a backward pass may call from their own
@@ -27,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acidmpi.clocks import WallClock
-from acidmpi.errors import DeadlineExceeded
-from acidmpi.mpi.collectives import check_same
+from acidmpi.errors import DeadlineExceeded, DisagreementError
+from acidmpi.mpi.collectives import check_same, describe
 from acidmpi.mpi.reductions import Comm, Request
 from acidmpi.mpi.world import start_gather
 from acidmpi.progress import Deadline
@@ -190,6 +191,23 @@ def agreed(comm: Comm, what: str, number: int, seconds: float) -> Exchange:
     if (everyone[:, 0] != everyone[comm.rank, 0]).any():
         _refuse(comm, what, seconds)
     return everyone[:, 1].copy()
+
+
+def told(comm: Comm, what: str, work: Work, seconds: float) -> Work:
+    """`work`; what keeps this rank from beginning it is told to the others in its place.
+
+    Raises:
+        DisagreementError: another rank could not begin.
+    """
+    try:
+        first = next(work)
+    except Exception as error:
+        with suppress(DisagreementError):
+            failure = f"{what}, which failed: {describe(error)}"
+            yield from agreed(comm, failure, 0, seconds)
+        raise
+    yield first
+    return (yield from work)
 
 
 def step_agreed(comm: Comm, number: int, seconds: float) -> Work:

@@ -7,12 +7,18 @@ so; MPI itself is started and finalised by mpi4py.
 
 import atexit
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from acidmpi.compat.last_words import LastWords
-from acidmpi.compat.operations import Operations
+from acidmpi.compat.operations import Operations, agreed
 from acidmpi.compat.places import Place, find_place
-from acidmpi.errors import AcidError, ConfigError
+from acidmpi.errors import (
+    AcidError,
+    ConfigError,
+    DeadlineExceeded,
+    DisagreementError,
+)
 from acidmpi.mpi.collectives import allgather
 from acidmpi.mpi.communicators import Communicators
 from acidmpi.mpi.reductions import Comm
@@ -59,6 +65,25 @@ class Session:
     def progress(self) -> ProgressMode:
         """How optimizers make progress: by a thread, wherever MPI allows it."""
         return "thread" if thread_level() == "MPI_THREAD_MULTIPLE" else "inline"
+
+    def meet(self, what: str) -> None:
+        """Begin a collective that has messages of its own, all operations having ended.
+
+        Otherwise a rank could wait in it for one that waits for an operation.
+
+        Raises:
+            DisagreementError: another rank calls something else.
+        """
+        comm = self.operations.comm
+        self.operations.run(what, agreed(comm, what, 0, self.seconds))
+
+    def meet_to_end(self) -> None:
+        """Wait until every rank ends; what another one still begins fails there."""
+        self.operations.drain()
+        while not self.operations.broken:
+            with suppress(DisagreementError, DeadlineExceeded):
+                self.meet("shutdown")
+                break
 
     def close(self) -> None:
         """Close the optimizers and free the communicators; collective.
@@ -121,5 +146,8 @@ class Holder:
         """Close the session, if there is one. MPI goes on."""
         atexit.unregister(self.shutdown)
         session, self._session = self._session, None
-        if session is not None:
-            session.close()
+        if session is None:
+            return
+        if not self._lazy:  # else steps are not announced: the others are in their own
+            session.meet_to_end()
+        session.close()

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from acidmpi.compat.session import Session
+from acidmpi.errors import ConfigError
+from acidmpi.mpi.collectives import confessing
 from acidmpi.parallel.torch import functions
 
 Parameters = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Tensor]
@@ -20,7 +22,10 @@ def broadcast_parameters(params: Parameters, root_rank: int, here: Session) -> N
         root_rank: whose values count.
         here: the session.
     """
-    functions.broadcast_parameters(named(params), here.comm, root_rank, here.seconds)
+    here.meet("broadcast_parameters")
+    with confessing(here.comm, here.seconds):
+        tensors = named(params)
+    functions.broadcast_parameters(tensors, here.comm, root_rank, here.seconds)
 
 
 def broadcast_optimizer_state(
@@ -33,17 +38,27 @@ def broadcast_optimizer_state(
         root_rank: whose state counts.
         here: the session.
     """
+    here.meet("broadcast_optimizer_state")
     functions.broadcast_optimizer_state(optimizer, here.comm, root_rank, here.seconds)
 
 
-def named(params: Parameters) -> dict[str, Tensor]:
-    """Tensors by name, in an order that is the same on all ranks."""
+def named(params: Parameters) -> list[tuple[str, Tensor]]:
+    """Tensors with their names, in an order that is the same on all ranks.
+
+    Raises:
+        ConfigError: it is something else.
+    """
     if isinstance(params, Mapping):
-        found: list[Any] = sorted(params.items())
-    else:
+        found: list[Any] = sorted(params.items(), key=lambda item: str(item[0]))
+    elif isinstance(params, Iterable):
         found = [_pair(k, item) for k, item in enumerate(params)]
-    return {name: tensor for name, tensor in found if tensor is not None}
+    else:
+        raise ConfigError(
+            "parameters to broadcast must be a dictionary, pairs of a name and a tensor, "
+            f"or tensors, got {type(params).__name__}; pass model.state_dict()"
+        )
+    return [(str(name), tensor) for name, tensor in found if tensor is not None]
 
 
 def _pair(number: int, item: Any) -> Any:
-    return item if isinstance(item, tuple) else (str(number), item)
+    return item if isinstance(item, tuple) and len(item) == 2 else (str(number), item)

@@ -3,6 +3,7 @@
 A tensor that lies on a device is staged through the host's memory.
 """
 
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acidmpi.compat.unsupported import UnsupportedError
+from acidmpi.errors import ConfigError
 
 Array = NDArray[Any]
 
@@ -21,10 +23,31 @@ _WIDE = {
     torch.float8_e4m3fnuz: torch.float32,
     torch.float8_e5m2: torch.float32,
     torch.float8_e5m2fnuz: torch.float32,
+    torch.float8_e8m0fnu: torch.float32,
     torch.complex32: torch.complex64,
     torch.bool: torch.uint8,
 }
 """What MPI cannot add, in a type that it can."""
+
+
+def check_plain(what: str, tensor: Any) -> None:
+    """Raise unless `tensor` is a tensor whose values can be sent.
+
+    Raises:
+        ConfigError: it is no tensor.
+        UnsupportedError: it is a sparse one, or of another kind without plain values.
+    """
+    if not isinstance(tensor, Tensor):
+        raise ConfigError(
+            f"{what} needs a torch.Tensor, got {type(tensor).__name__} "
+            f"{reprlib.repr(tensor)}; pass torch.as_tensor(...) of it"
+        )
+    odd = tensor.is_nested or tensor.is_quantized or tensor.is_meta
+    if odd or tensor.layout is not torch.strided:
+        raise UnsupportedError(
+            f"{what} of a tensor that is sparse, nested, quantised or without values",
+            "call to_dense() or dequantize() on it first",
+        )
 
 
 def numbers(tensor: Tensor) -> Array:
@@ -32,7 +55,6 @@ def numbers(tensor: Tensor) -> Array:
 
     Floats of 8 and 16 bits become float32 and booleans uint8.
     """
-    _refuse_sparse(tensor)
     wide = _WIDE.get(tensor.dtype, tensor.dtype)
     flat = _plain(tensor).to("cpu", wide)
     return np.array(flat.numpy())
@@ -46,9 +68,9 @@ def like(array: Array, tensor: Tensor) -> Tensor:
 
 def data(tensor: Tensor) -> Array:
     """A copy of the bytes of all elements in order."""
-    _refuse_sparse(tensor)
-    flat = _plain(tensor).contiguous().cpu()
-    return np.array(flat.view(torch.uint8).numpy())
+    # contiguous() leaves a single element the stride that it has, which view() minds.
+    flat = _plain(tensor).cpu().clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8).numpy()
 
 
 def from_data(array: Array, tensor: Tensor, first: int | None = None) -> Tensor:
@@ -74,11 +96,3 @@ def row_bytes(tensor: Tensor) -> int:
 def _plain(tensor: Tensor) -> Tensor:
     """All elements in order; what `conj()` or `imag` only noted is calculated."""
     return tensor.detach().resolve_conj().resolve_neg().reshape(-1)
-
-
-def _refuse_sparse(tensor: Tensor) -> None:
-    if tensor.layout is not torch.strided:
-        raise UnsupportedError(
-            f"a collective operation on a tensor of layout {tensor.layout}",
-            "call to_dense() on it first",
-        )

@@ -8,7 +8,7 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,21 @@ def agreeing(comm: MPI.Comm, seconds: float) -> Iterator[None]:
     except Exception as error:  # every rank has to hear of it before it is raised
         failure = error
     agree(comm, failure, seconds)
+
+
+@contextmanager
+def confessing(comm: MPI.Comm, seconds: float) -> Iterator[None]:
+    """Run a block that is local to each rank, with a `check_same` right behind it.
+
+    What fails here is told to the others in place of that: they raise
+    `DisagreementError` there. Where nothing fails it costs nothing.
+    """
+    try:
+        yield
+    except Exception as error:
+        with suppress(DisagreementError):
+            check_same(comm, {"an error": describe(error)}, seconds)
+        raise
 
 
 def describe(error: BaseException) -> str:

@@ -5,7 +5,7 @@ graphs), so importing this module does not import it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     Spec: TypeAlias = str | os.PathLike[str] | Topology | networkx.Graph
 
 
-def make_topology(spec: "Spec", size: int, seed: int = 0) -> Topology:
+def make_topology(
+    spec: "Spec", size: int, seed: int = 0, *, besides: Sequence[str] = ()
+) -> Topology:
     """The communication graph that `spec` describes, over `size` ranks.
 
     Args:
@@ -38,6 +40,7 @@ def make_topology(spec: "Spec", size: int, seed: int = 0) -> Topology:
             are 0..size-1 and whose edges may carry `rate`, or a `Topology`.
         size: number of ranks.
         seed: for random graphs; ranks that give the same one get the same graph.
+        besides: names that the caller knows, for the error.
 
     Raises:
         TopologyError: if there is no such graph, or not over `size` ranks.
@@ -47,7 +50,7 @@ def make_topology(spec: "Spec", size: int, seed: int = 0) -> Topology:
     if isinstance(spec, Topology):
         return _sized(spec, size)
     if isinstance(spec, str):
-        return _from_text(spec, size, seed)
+        return _from_text(spec, size, seed, (*NAMES, *besides))
     if isinstance(spec, os.PathLike):
         return read_edge_list(Path(spec), size)
     if hasattr(spec, "nodes") and hasattr(spec, "is_directed"):
@@ -67,7 +70,7 @@ def _sized(topology: Topology, size: int) -> Topology:
     return topology
 
 
-def _from_text(spec: str, size: int, seed: int) -> Topology:
+def _from_text(spec: str, size: int, seed: int, names: Sequence[str]) -> Topology:
     name, colon, argument = spec.partition(":")
     if name == RANDOM_REGULAR:
         edges = random_regular_edges(_degree(spec, argument), size, seed)
@@ -76,11 +79,11 @@ def _from_text(spec: str, size: int, seed: int) -> Topology:
         return Topology.equal(size, plain_edges(name, size), name)
     if Path(spec).exists():
         return read_edge_list(Path(spec), size)
-    known = ", ".join(NAMES)
     if name in PLAIN:
         raise TopologyError(f"{name!r} takes no argument, got {spec!r}; use {name!r}")
     raise TopologyError(
-        f"a topology is one of {known}, or an edge-list file; {spec!r} is neither"
+        f"a topology is one of {', '.join(names)}, or an edge-list file; {spec!r} is "
+        "neither"
     )
 
 

@@ -58,7 +58,7 @@ def make_rounds(spec: Any, rank: int, size: int, seed: int = 0) -> Rounds:
     """
     if spec == ONE_PEER:
         return Rounds(_one_peer(rank, size), f"{ONE_PEER} over {size}")
-    topology = make_topology(spec, size, seed)
+    topology = make_topology(spec, size, seed, besides=[ONE_PEER])
     steps = (_metropolis(topology, rank),) if size > 1 else ()
     return Rounds(steps, f"a graph over {size} with edges {_digest(topology)}")
 

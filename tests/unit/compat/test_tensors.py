@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acidmpi.compat.horovod.works import divided, scaled, split_lengths
-from acidmpi.compat.tensors import data, from_data, like, numbers, row_bytes
+from acidmpi.compat.tensors import (
+    check_plain,
+    data,
+    from_data,
+    like,
+    numbers,
+    row_bytes,
+)
 from acidmpi.compat.unsupported import UnsupportedError
 from acidmpi.errors import ConfigError
 
@@ -71,9 +78,20 @@ def test_rows():
     assert longer.shape == (7, 3, 2)
 
 
-def test_sparse_tensors_are_refused():
-    with pytest.raises(UnsupportedError, match="to_dense"):
-        numbers(torch.ones(2).to_sparse())
+def test_one_element_has_any_stride():
+    one = torch.arange(6.0).reshape(3, 2)[1:2, 1]
+    assert one.stride() == (2,)
+    assert torch.equal(from_data(data(one), one), one)
+
+
+def test_what_has_no_plain_values_is_refused():
+    one = torch.ones(2)
+    check_plain("a sum", one)
+    for odd in (one.to_sparse(), one.to("meta")):
+        with pytest.raises(UnsupportedError, match="to_dense"):
+            check_plain("a sum", odd)
+    with pytest.raises(ConfigError, match=r"needs a torch.Tensor, got float 3\.0"):
+        check_plain("a sum", 3.0)
 
 
 @given(st.integers(-(2**40), 2**40), st.floats(-4, 4))

@@ -95,5 +95,5 @@ def test_graphs_differ_in_their_description():
 
 
 def test_a_graph_that_does_not_exist_is_refused():
-    with pytest.raises(TopologyError, match="moebius"):
+    with pytest.raises(TopologyError, match=f"ring.*{ONE_PEER}.*'moebius' is neither"):
         make_rounds("moebius", 0, 4)

@@ -110,7 +110,8 @@ def grouped_allreduce_async(
     what = label("grouped_allreduce", name)
     scales = (prescale_factor, postscale_factor)
     chosen = chosen_operator(op, average)
-    each = [works.reduced(session(), what, t, chosen, scales) for t in tensors]
+    group = works.several(what, tensors)
+    each = [works.reduced(session(), what, t, chosen, scales) for t in group]
     return start(what, works.all_of(session(), what, each))
 
 
@@ -130,7 +131,7 @@ def grouped_allreduce_async_(
     chosen = chosen_operator(op, average)
     each = [
         works.into(works.reduced(session(), what, t, chosen, scales), t)
-        for t in tensors
+        for t in works.several(what, tensors)
     ]
     return start(what, works.all_of(session(), what, each))
 
@@ -178,7 +179,8 @@ def grouped_allgather_async(
     """Like `allgather_async` for each of `tensors`; the result is a list."""
     check_global(process_set)
     what = label("grouped_allgather", name)
-    each = [works.gathered(session(), what, tensor) for tensor in tensors]
+    group = works.several(what, tensors)
+    each = [works.gathered(session(), what, tensor) for tensor in group]
     return start(what, works.all_of(session(), what, each))
 
 

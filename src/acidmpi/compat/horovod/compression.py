@@ -38,8 +38,10 @@ class FP16Compressor(Compressor):
     """Floating-point tensors travel as float16."""
 
     @staticmethod
-    def compress(tensor: Tensor) -> tuple[Tensor, Any]:
+    def compress(tensor: Any) -> tuple[Tensor, Any]:
         """The tensor as float16, and the type it had."""
+        if not isinstance(tensor, Tensor):
+            return tensor, None  # it is refused where it is reduced
         floating = tensor.dtype.is_floating_point
         return (tensor.to(torch.float16) if floating else tensor), tensor.dtype
 

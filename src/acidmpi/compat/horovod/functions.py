@@ -1,5 +1,6 @@
 """Broadcasts of models, optimizer states and objects."""
 
+import pickle
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from acidmpi.compat.horovod.process_sets import (
     check_global,
     global_process_set,
 )
-from acidmpi.mpi.collectives import allgather
+from acidmpi.mpi.collectives import agreeing, allgather
 from acidmpi.parallel.torch import functions
 
 
@@ -57,6 +58,7 @@ def broadcast_object(
     check_global(process_set)
     del name
     here = session()
+    here.meet("broadcast_object")
     return functions.broadcast_object(obj, here.comm, root_rank, here.seconds)
 
 
@@ -64,4 +66,8 @@ def allgather_object(obj: Any, name: str | None = None) -> list[Any]:
     """Everyone's object, by rank, by way of pickle; collective."""
     here = session()
     what = "allgather_object" if name is None else f"allgather_object({name!r})"
-    return allgather(here.comm, obj, here.seconds, what)
+    here.meet(what)
+    with agreeing(here.comm, here.seconds):
+        mine = pickle.dumps(obj)
+    everyone = allgather(here.comm, mine, here.seconds, what)
+    return list(map(pickle.loads, everyone))

@@ -20,6 +20,7 @@ from acidmpi.compat.horovod.compression import Compression, Compressor, by_tenso
 from acidmpi.compat.horovod.handles import (
     begin_group,
     chosen_operator,
+    label,
     synchronize,
 )
 from acidmpi.compat.horovod.process_sets import (
@@ -27,7 +28,7 @@ from acidmpi.compat.horovod.process_sets import (
     check_global,
     global_process_set,
 )
-from acidmpi.compat.horovod.works import Splits
+from acidmpi.compat.horovod.works import Splits, several
 
 
 def allreduce(
@@ -76,7 +77,8 @@ def grouped_allreduce(
     """`allreduce` of each of `tensors`; returns a list."""
     chosen = chosen_operator(op, average)
     check_global(process_set)
-    begin_group("grouped_allreduce", name, len(tensors))
+    group = several(label("grouped_allreduce", name), tensors)
+    begin_group("grouped_allreduce", name, len(group))
     return [
         allreduce(
             tensor,
@@ -87,7 +89,7 @@ def grouped_allreduce(
             postscale_factor=postscale_factor,
             process_set=process_set,
         )
-        for tensor in tensors
+        for tensor in group
     ]
 
 
@@ -109,8 +111,9 @@ def grouped_allgather(
 ) -> list[Tensor]:
     """`allgather` of each of `tensors`; returns a list."""
     check_global(process_set)
-    begin_group("grouped_allgather", name, len(tensors))
-    return [allgather(tensor, name, process_set) for tensor in tensors]
+    group = several(label("grouped_allgather", name), tensors)
+    begin_group("grouped_allgather", name, len(group))
+    return [allgather(tensor, name, process_set) for tensor in group]
 
 
 def broadcast(
@@ -167,8 +170,8 @@ class _Reduce(torch.autograd.Function):
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, name: str | None) -> Tensor:
-        ctx.length = len(tensor) if tensor.dim() else 0  # a scalar is refused below
         result: Tensor = synchronize(allgather_async(tensor, name))
+        ctx.length = len(tensor)
         return result
 
     @staticmethod

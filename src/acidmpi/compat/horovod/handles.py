@@ -19,18 +19,23 @@ from acidmpi.errors import ConfigError
 
 
 def poll(handle: Operation) -> bool:
-    """Whether `synchronize(handle)` would return at once; never waits."""
-    return session().operations.poll(handle)
+    """Whether `synchronize(handle)` would return at once; never waits.
+
+    Raises:
+        ConfigError: it is no handle.
+    """
+    return session().operations.poll(_checked(handle))
 
 
 def synchronize(handle: Operation) -> Any:
     """Wait for an operation and return its result.
 
     Raises:
+        ConfigError: it is no handle.
         DisagreementError: another rank called something else at this point.
         DeadlineExceeded: another rank did not call it in time.
     """
-    return session().operations.wait(handle)
+    return session().operations.wait(_checked(handle))
 
 
 def barrier(process_set: ProcessSet = global_process_set) -> None:
@@ -76,6 +81,15 @@ def begin_group(function: str, name: str | None, count: int) -> None:
     """
     what = label(function, name)
     synchronize(start(what, works.counted(session(), what, count)))
+
+
+def _checked(handle: Any) -> Operation:
+    if not isinstance(handle, Operation):
+        raise ConfigError(
+            "a handle must be what a function whose name ends in _async returned, got "
+            f"{handle!r}; keep that and pass it"
+        )
+    return handle
 
 
 def label(function: str, name: str | None) -> str:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -48,16 +49,21 @@ class HorovodOptimizer(own_optimizer.DistributedOptimizer):
         op: ReduceOp,
     ) -> None:
         counter = Passes(passes, self.no_sync)
-        counter.watch(p for group in optimizer.param_groups for p in group["params"])
-        super().__init__(
-            optimizer,
-            named_parameters,
-            comm=here.comm,
-            compression=compression,
-            nonfinite="skip",
-            progress=here.progress,
-            deadline_seconds=here.seconds,
-        )
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        with ExitStack() as failed:
+            failed.callback(counter.close)
+            counter.watch(held)
+            here.meet("DistributedOptimizer")
+            super().__init__(
+                optimizer,
+                named_parameters,
+                comm=here.comm,
+                compression=compression,
+                nonfinite="skip",
+                progress=here.progress,
+                deadline_seconds=here.seconds,
+            )
+            failed.pop_all()
         self._horovod = _Extension(
             here, counter, len(here.empty_steps), here.size if op is Sum else 1
         )
@@ -190,12 +196,13 @@ def DistributedOptimizer(
     """
     check_global(process_set)
     del groups, sparse_as_dense
-    if checked_operator(op) not in (Average, Sum):
-        raise UnsupportedError(f"op={op.name} of gradients", "use Average or Sum")
-    if gradient_predivide_factor != 1.0 and op != Average:
+    chosen = checked_operator(op)
+    if chosen not in (Average, Sum):
+        raise UnsupportedError(f"op={chosen.name} of gradients", "use Average or Sum")
+    if gradient_predivide_factor != 1.0 and chosen != Average:
         raise ConfigError(
             "gradient_predivide_factor is for op=Average only, got "
-            f"{gradient_predivide_factor} with op={op.name}; leave it out"
+            f"{gradient_predivide_factor} with op={chosen.name}; leave it out"
         )
     if num_groups != 0:
         warnings.warn(
@@ -209,5 +216,5 @@ def DistributedOptimizer(
         session(),
         own(compression),
         backward_passes_per_step,
-        op,
+        chosen,
     )

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
+from numbers import Integral
+from typing import Any
 
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
@@ -69,15 +71,15 @@ class Passes:
         self._is_paused = paused
 
 
-def checked(per_step: int) -> int:
+def checked(per_step: Any) -> int:
     """`per_step`, if it is a number of passes.
 
     Raises:
         ConfigError: it is not.
     """
-    if per_step < 1:
+    if not isinstance(per_step, Integral) or per_step < 1:
         raise ConfigError(
-            f"backward_passes_per_step must be at least 1, got {per_step}; 1 averages "
-            "after each backward pass"
+            "backward_passes_per_step must be a whole number of at least 1, got "
+            f"{per_step!r}; 1 averages after each backward pass"
         )
-    return per_step
+    return int(per_step)

@@ -61,10 +61,11 @@ def grouped_reducescatter(
     """`reducescatter` of each of `tensors`; returns a list."""
     scales = (prescale_factor, postscale_factor)
     check_global(process_set)
-    begin_group("grouped_reducescatter", name, len(tensors))
+    group = works.several(label("grouped_reducescatter", name), tensors)
+    begin_group("grouped_reducescatter", name, len(group))
     return [
         reducescatter(tensor, name, compression, op, process_set, *scales)
-        for tensor in tensors
+        for tensor in group
     ]
 
 
@@ -94,7 +95,7 @@ def grouped_reducescatter_async(
     check_global(process_set)
     what = label("grouped_reducescatter", name)
     scales = (prescale_factor, postscale_factor)
-    each = [_part(what, tensor, op, scales) for tensor in tensors]
+    each = [_part(what, tensor, op, scales) for tensor in works.several(what, tensors)]
     return start(what, works.all_of(session(), what, each))
 
 

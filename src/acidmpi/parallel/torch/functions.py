@@ -5,7 +5,8 @@ over the caller's communicator; averagers have their own. Waits end with `Deadli
 """
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.optim import Optimizer
 from acidmpi.arrays.torch.views import as_array
 from acidmpi.compression.protocol import Array
 from acidmpi.errors import ConfigError
-from acidmpi.mpi.collectives import agreeing, check_same, complete
+from acidmpi.mpi.collectives import agreeing, check_same, complete, confessing
 from acidmpi.parallel.torch.checkpoints import KEY
 
 MOST_BYTES = 1 << 30
@@ -42,12 +43,14 @@ def broadcast_parameters(
         DisagreementError: ranks differ in names, shapes, types or the root.
         ConfigError: something is not a tensor on the CPU or a CUDA device.
     """
-    named = dict(params)
-    _check_root(comm, root)
-    told = {n: _describe(n, t) for n, t in named.items()} | {"the root": str(root)}
+    with confessing(comm, deadline_seconds):
+        named = _named(params)
+        _check_root(comm, root)
+        told = {n: _describe(n, t) for n, t in named.items()} | {"the root": str(root)}
     check_same(comm, told, deadline_seconds)
     for name, tensor in named.items():
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        # A single element may have any stride, which view() minds.
+        flat = _plain(tensor).cpu().contiguous().as_strided((tensor.numel(),), (1,))
         what = f"the broadcast of {name!r}"
         _broadcast(comm, flat.view(torch.uint8).numpy(), root, deadline_seconds, what)
         if flat.data_ptr() != tensor.data_ptr():
@@ -75,8 +78,7 @@ def broadcast_optimizer_state(
         ConfigError: optimizers differ in groups, which ranks other than `root` notice.
         DisagreementError: ranks name different roots.
     """
-    mine = _own_state(optimizer) if comm.rank == root else None
-    state = broadcast_object(mine, comm, root, deadline_seconds)
+    state = _broadcast_made(lambda: _own_state(optimizer), comm, root, deadline_seconds)
     if comm.rank != root:
         try:
             optimizer.load_state_dict(state)
@@ -97,19 +99,7 @@ def broadcast_object(
         DisagreementError: ranks name different roots.
         Exception: on `root`, what pickle raised; `RemoteError` with it on the others.
     """
-    _check_root(comm, root)
-    data = np.zeros(0, np.uint8)
-    with agreeing(comm, deadline_seconds):
-        if comm.rank == root:
-            data = np.frombuffer(bytearray(pickle.dumps(obj)), np.uint8)
-    check_same(comm, {"the root": str(root)}, deadline_seconds)
-    size = np.array([data.size], np.int64)
-    what = "the broadcast of an object"
-    _broadcast(comm, size.view(np.uint8), root, deadline_seconds, what)
-    if comm.rank != root:
-        data = np.empty(int(size[0]), np.uint8)
-    _broadcast(comm, data, root, deadline_seconds, what)
-    return obj if comm.rank == root else pickle.loads(data.tobytes())
+    return _broadcast_made(lambda: obj, comm, root, deadline_seconds)
 
 
 def allreduce(
@@ -133,14 +123,9 @@ def allreduce(
             or of a type or layout that MPI cannot add.
         DisagreementError: ranks differ in shape, type or operation.
     """
-    if op not in ("mean", "sum"):
-        raise ConfigError(f"op must be 'mean' or 'sum', got {op!r}")
-    told = f"{op} of {_describe('the tensor', tensor)}"
-    _check_addable(tensor)
-    if op == "mean" and not (tensor.is_floating_point() or tensor.is_complex()):
-        raise ConfigError(
-            f"a mean needs a floating-point tensor, got {tensor.dtype}; use op='sum'"
-        )
+    with confessing(comm, deadline_seconds):
+        told = f"{op} of {_describe('the tensor', tensor)}"
+        _check_addable(tensor, op)
     check_same(comm, {"the allreduce": told}, deadline_seconds)
     wide = torch.float32 if _is_narrow(tensor) else tensor.dtype
     total = tensor.detach().to("cpu", wide, copy=True).contiguous()
@@ -150,8 +135,59 @@ def allreduce(
     return total.to(tensor.device, tensor.dtype)
 
 
+def _named(params: Any) -> dict[str, Tensor]:
+    """Tensors by name; two of one name would hide each other."""
+    pairs = params.items() if isinstance(params, Mapping) else params
+    pairs = list(pairs) if isinstance(pairs, Iterable) else [pairs]
+    for pair in pairs:
+        if not (
+            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+        ):
+            raise ConfigError(
+                "parameters to broadcast must be a dictionary or pairs of a name and a "
+                f"tensor, got {type(pair).__name__}; pass model.state_dict()"
+            )
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ConfigError(
+            f"names of parameters must be unique, got two called {twice!r}; broadcast "
+            "each of several models by a call of its own"
+        )
+    return named
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """What `conj()` or `imag` only noted is calculated."""
+    return tensor.detach().resolve_conj().resolve_neg()
+
+
+def _broadcast_made(
+    make: Callable[[], Any], comm: MPI.Comm, root: int, seconds: float
+) -> Any:
+    """What `make` makes on rank `root`, on every rank."""
+    made, data = None, np.zeros(0, np.uint8)
+    with agreeing(comm, seconds):
+        _check_root(comm, root)
+        if comm.rank == root:
+            made = make()
+            data = np.frombuffer(bytearray(pickle.dumps(made)), np.uint8)
+    check_same(comm, {"the root": str(root)}, seconds)
+    size = np.array([data.size], np.int64)
+    what = "the broadcast of an object"
+    _broadcast(comm, size.view(np.uint8), root, seconds, what)
+    if comm.rank != root:
+        data = np.empty(int(size[0]), np.uint8)
+    _broadcast(comm, data, root, seconds, what)
+    return made if comm.rank == root else pickle.loads(data.tobytes())
+
+
 def _own_state(optimizer: Optimizer) -> dict[str, Any]:
     """The optimizer's own part; each tensor with memory of its own, or pickle takes all."""
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigError(
+            f"the optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}"
+        )
     state = optimizer.state_dict()
     state.pop(KEY, None)
     held = state["state"].items()
@@ -180,7 +216,13 @@ def _cloned(values: Any) -> Any:
     }
 
 
-def _check_addable(tensor: Tensor) -> None:
+def _check_addable(tensor: Tensor, op: str) -> None:
+    if op not in ("mean", "sum"):
+        raise ConfigError(f"op must be 'mean' or 'sum', got {op!r}")
+    if op == "mean" and not (tensor.is_floating_point() or tensor.is_complex()):
+        raise ConfigError(
+            f"a mean needs a floating-point tensor, got {tensor.dtype}; use op='sum'"
+        )
     dtype = tensor.dtype
     short = (tensor.is_floating_point() or tensor.is_complex()) and dtype.itemsize < 8
     known = not short or dtype in (torch.float32, torch.float16, torch.bfloat16)
@@ -212,9 +254,9 @@ def _broadcast(
 
 
 def _check_root(comm: MPI.Comm, root: int) -> None:
-    if not 0 <= root < comm.size:
+    if not hasattr(root, "__index__") or not 0 <= root < comm.size:
         raise ConfigError(
-            f"root must be a rank of the communicator, 0 to {comm.size - 1}, got {root}"
+            f"root must be a rank of the communicator, 0 to {comm.size - 1}, got {root!r}"
         )
 
 

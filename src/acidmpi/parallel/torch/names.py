@@ -1,6 +1,7 @@
 """The names of an optimizer's parameters, and the order that averagers get them in."""
 
 from collections.abc import Container, Iterable
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -83,8 +84,8 @@ class Names:
             )
 
 
-def _pairs(named: Iterable[tuple[str, Tensor]]) -> Named:
-    pairs = list(named)
+def _pairs(named: Any) -> Named:
+    pairs: list[Any] = list(named) if isinstance(named, Iterable) else [named]
     for pair in pairs:
         if not (
             isinstance(pair, tuple)

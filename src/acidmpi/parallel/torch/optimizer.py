@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from numbers import Integral
 from types import TracebackType
 from typing import Any, NoReturn, Self, SupportsIndex, cast
 
@@ -105,6 +106,7 @@ class DistributedOptimizer(Optimizer):
         telling = partial(told_to_all, comm)
         with telling():
             _check_options(compression, nonfinite)
+            _check_limits(bucket_bytes, deadline_seconds)
             names = Names(optimizer, named_parameters)
             rank, size = comm.rank, comm.size
         forgetful = compression.name in FORGETFUL
@@ -323,10 +325,23 @@ class DistributedOptimizer(Optimizer):
 def _check_options(compression: Compressor, nonfinite: str) -> None:
     if nonfinite not in ("raise", "skip"):
         raise ConfigError(f"nonfinite must be 'raise' or 'skip', got {nonfinite!r}")
-    if not callable(getattr(compression, "start", None)):
+    made = not isinstance(compression, type)
+    if not (made and callable(getattr(compression, "start", None))):
         raise ConfigError(
             "compression must be an object like acidmpi.PowerSGD(matrix_rank=4), got "
             f"{compression!r}; acidmpi.compression.registry.make() finds one by name"
+        )
+
+
+def _check_limits(bucket_bytes: Any, deadline_seconds: Any) -> None:
+    if not isinstance(bucket_bytes, Integral) or bucket_bytes < 0:
+        raise ConfigError(
+            "bucket_bytes must be a whole number ≥ 0 (0: one bucket per parameter), got "
+            f"{bucket_bytes!r}"
+        )
+    if not isinstance(deadline_seconds, int | float) or not deadline_seconds > 0:
+        raise ConfigError(
+            f"deadline_seconds must be a positive number, got {deadline_seconds!r}"
         )
 
 

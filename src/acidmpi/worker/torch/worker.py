@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
+from torch.utils.weak import WeakIdKeyDictionary
 
 from acidmpi.arrays.accelerator import Buffers, here, store
 from acidmpi.arrays.torch import FlatModel
@@ -27,6 +28,9 @@ from acidmpi.worker.torch.optimizers import GenericOptimizer, fuse
 
 Array = NDArray[Any]
 NonFinite = Literal["raise", "skip"]
+
+_TRAINED: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Parameters that a worker has; two would take them out of one another's buffers."""
 
 
 class Worker(Participant):
@@ -89,7 +93,10 @@ class Worker(Participant):
         with told_to_all(comm):
             chosen = make_options(options)
             _check_nonfinite(nonfinite)
+            _check_kinds(model, optimizer)
+            _check_plain(optimizer)
             _check_untrained(model)
+            _check_free(model)
             self._flat = FlatModel(
                 model.named_parameters(remove_duplicate=False),
                 [group["params"] for group in optimizer.param_groups],
@@ -98,6 +105,8 @@ class Worker(Participant):
             self._generic = (
                 None if self._fused else GenericOptimizer(optimizer, self._flat)
             )
+        self._held = list(model.parameters())
+        _TRAINED.update(dict.fromkeys(self._held))
         try:
             with here(self._flat.accelerator):
                 self._prepare(keeping)
@@ -256,6 +265,8 @@ class Worker(Participant):
         """Let the model and the optimizer go."""
         if not self._released:
             self._released = True
+            for parameter in self._held:
+                del _TRAINED[parameter]
             if self._fused is not None:
                 self._fused.close()
             self._flat.release()
@@ -310,6 +321,35 @@ def _nothing() -> None:
 def _check_nonfinite(choice: str) -> None:
     if choice not in ("raise", "skip"):
         raise ConfigError(f"nonfinite must be 'raise' or 'skip', got {choice!r}")
+
+
+def _check_kinds(model: Any, optimizer: Any) -> None:
+    for name, value, kind in (
+        ("model", model, nn.Module),
+        ("optimizer", optimizer, Optimizer),
+    ):
+        if not isinstance(value, kind):
+            raise ConfigError(
+                f"the {name} must be a torch.{kind.__module__.split('.')[1]}."
+                f"{kind.__name__}, got {type(value).__name__}; the model comes first"
+            )
+
+
+def _check_plain(optimizer: Optimizer) -> None:
+    if "_acidmpi" in vars(optimizer):
+        raise ConfigError(
+            "a worker needs a plain optimizer, got one that averages gradients over "
+            "ranks; close() it first, or train without the worker"
+        )
+
+
+def _check_free(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter in _TRAINED:
+            raise ConfigError(
+                "a model is trained by one worker at a time, but another one has "
+                f"{name!r}; close() that one first"
+            )
 
 
 def _check_untrained(model: nn.Module) -> None:

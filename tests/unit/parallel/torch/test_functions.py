@@ -78,7 +78,7 @@ def test_sizes_and_types_of_all_kinds():
 def test_a_failed_load_says_what_is_different(monkeypatch):
     one = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
     two = torch.optim.SGD([{"params": list(nn.Linear(2, 2).parameters())[:1]}], lr=0.1)
-    monkeypatch.setattr(functions, "broadcast_object", lambda *_: one.state_dict())
+    monkeypatch.setattr(functions, "_broadcast_made", lambda *_: one.state_dict())
 
     class Other:
         rank, size = 1, 2
@@ -91,3 +91,26 @@ def test_statistics_of_several_averagers():
     parts = [ParallelStatistics(3, 2, 6, 100, 0.5, 0.25)]
     parts += [ParallelStatistics(1, 1, 1, 10, 0.5, 0.25)]
     assert together(parts) == ParallelStatistics(3, 3, 7, 110, 1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    "params", [[torch.ones(2, 2)], [("a", torch.ones(1), 2)], 3, nn.Linear(2, 2), "ab"]
+)
+def test_what_has_no_names_is_not_broadcast(params):
+    """A matrix of two rows is no pair of a name and a tensor."""
+    with pytest.raises(ConfigError, match=r"pairs of a name.*model\.state_dict"):
+        broadcast_parameters(params, COMM)
+
+
+def test_one_element_has_any_stride():
+    mine = torch.arange(6.0).reshape(3, 2)[1:2, 1]
+    broadcast_parameters({"mine": mine}, COMM)
+    assert mine.tolist() == [3.0]
+
+
+def test_conjugates_are_broadcast():
+    twisted = torch.tensor([1 + 2j, 3j])
+    mine = {"conj": twisted.conj(), "imag": twisted.conj().imag}
+    broadcast_parameters(mine, COMM)
+    assert mine["conj"].tolist() == [1 - 2j, -3j]
+    assert mine["imag"].tolist() == [-2, -3]

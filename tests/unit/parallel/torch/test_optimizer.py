@@ -313,6 +313,12 @@ def test_a_closed_one_says_so(model):
     [
         ({"nonfinite": "ignore"}, "must be 'raise' or 'skip', got 'ignore'"),
         ({"compression": "powersgd"}, "must be an object like"),
+        ({"compression": TopK}, "must be an object like"),
+        ({"named": 3}, "pairs of a name and a tensor, got int"),
+        ({"bucket_bytes": None}, "must be a whole number ≥ 0 .* got None"),
+        ({"bucket_bytes": 1.5}, "must be a whole number ≥ 0 .* got 1"),
+        ({"deadline_seconds": None}, "must be a positive number, got None"),
+        ({"deadline_seconds": 0}, "must be a positive number, got 0"),
         ({"comm": None}, "must be an mpi4py intracommunicator, got None"),
         ({"progress": "magic"}, "must be 'thread' or 'inline', got 'magic'"),
     ],
