@@ -51,8 +51,10 @@ def on_rank_0(action):
 
 def figures(place):
     summary = summary_of(place)
-    losses = [r["loss"] for r in records_of(place, LAST) if r["kind"] == "gradient"]
-    return losses, [summary[name] for name in FIGURES]
+    records = records_of(place, LAST)
+    losses = [r["loss"] for r in records if r["kind"] == "gradient"]
+    met = [(r["gradients"], r["peer"]) for r in records if r["kind"] == "exchange"]
+    return losses, met, [summary[name] for name in FIGURES]
 
 
 @few
@@ -114,6 +116,29 @@ def test_other_ranks_go_on_with_the_total(run, folder, capsys, method):
     assert max(gradients) < 1.6 * 1400 / LAST + 50
 
 
+@several
+@few
+@pytest.mark.parametrize(
+    ("way", "change"),
+    [
+        (["--pairing", "schedule", "--topology", "star"], []),
+        (["--pairing", "schedule"], ["--seed", "1"]),
+        ([], ["--seed", "1"]),
+    ],
+    ids=["same", "schedule", "handshake"],
+)
+def test_nobody_waits_for_exchanges_of_long_ago(run, folder, way, change):
+    """Where ranks meet by a clock: gradients that were made owe nothing any more."""
+    arguments = [*QUADRATIC[:2], *way, "--deadline-seconds", "10"]
+    finished(run(*arguments, *QUADRATIC[2:], "--output", folder / "run"))
+    again = ["--epochs", "1.4", "--resume", folder / "run", "--output", folder / "new"]
+    finished(run(*arguments, *change, *again))
+    kinds = [record["kind"] for record in records_of(folder / "new", COMM.rank)]
+    made = [at for at, kind in enumerate(kinds) if kind == "gradient"]
+    assert len(made) > 1
+    assert kinds[: made[1]].count("exchange") < 64
+
+
 def make_normalised(self):
     """A model with statistics, and with a count that is a single number."""
     torch.manual_seed(1)
@@ -150,6 +175,15 @@ def test_a_damaged_set_is_passed_over_with_a_word(run, folder):
     first, second = ends[0][2].splitlines()
     assert f"rank-{LAST}.safetensors must have" in first
     assert f"going on from {sets.folder(numbers[0])}" in second
+
+
+@few
+def test_nothing_is_said_of_sets_older_than_the_one_that_is_taken(run, folder):
+    finished(run(*QUADRATIC, *LOGICAL, "--output", folder))
+    sets = Sets(folder / "checkpoints")
+    older, _ = sets.numbers()
+    on_rank_0(lambda: (sets.folder(older) / "manifest.json").unlink())
+    finished(run(*QUADRATIC, *LOGICAL, "--output", folder, "--resume"))
 
 
 def test_a_signal_to_one_rank_keeps_all_and_has_a_status(run, folder, monkeypatch):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from acidmpi.arrays.torch import views
 from support import cupy_like
 from support.instant_device import InstantDevice
 
@@ -40,8 +41,17 @@ def pretend(monkeypatch, device, module=None):
     """
     if module is None:
         from acidmpi.parallel.torch import gradients as module
-    as_array = module.as_array
     monkeypatch.setattr(module, "accelerator_for", lambda _: device)
-    monkeypatch.setattr(
-        module, "as_array", lambda flat: cupy_like.ndarray(as_array(flat))
-    )
+    if hasattr(module, "keep"):
+        monkeypatch.setattr(module, "keep", _kept_elsewhere)
+    else:
+        monkeypatch.setattr(module, "as_array", _array_elsewhere)
+
+
+def _array_elsewhere(flat):
+    return cupy_like.ndarray(views.as_array(flat))
+
+
+def _kept_elsewhere(flat):
+    kept = views.keep(flat)
+    return kept._replace(array=cupy_like.ndarray(kept.array))

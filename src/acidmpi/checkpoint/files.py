@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Damaged(f"{path} is torn or changed: it holds no object")
     told = found.pop("sha256", None)
-    if told != hashlib.sha256(_canonical(found)).hexdigest():
+    if not _fits(found, told):
         raise Damaged(f"{path} is torn or changed: its checksum does not fit")
     return found
 
@@ -219,6 +219,13 @@ def _checksums(file: BinaryIO) -> tuple[int, list[int]]:
         crcs.append(zlib.crc32(block))
         length += len(block)
     return length, crcs
+
+
+def _fits(content: Mapping[str, Any], told: Any) -> bool:
+    try:
+        return bool(told == hashlib.sha256(_canonical(content)).hexdigest())
+    except ValueError:  # it holds an infinity or a NaN, which are never written
+        return False
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:

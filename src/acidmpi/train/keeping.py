@@ -18,6 +18,7 @@ from acidmpi.worker.keeping import (
     Saved,
     count_of,
     fields_of,
+    moment_of,
     regrouped,
 )
 
@@ -94,10 +95,12 @@ def _saved(restart: Restart) -> Saved:
     trees = restart.trees
     if restart.same:
         counts = [count_of(tree) for tree in trees]
-        return Saved(restart.own, counts, [fields_of(tree) for tree in trees])
+        moments = [moment_of(tree) for tree in trees]
+        return Saved(restart.own, counts, moments, [fields_of(tree) for tree in trees])
     parts = [regrouped(trees, restart.size, rank) for rank in range(restart.size)]
     part = parts[restart.rank] | {"caller": regrouped_callers(restart)}
-    return Saved(part, [count_of(each) for each in parts], [])
+    moments = [moment_of(each) for each in parts]
+    return Saved(part, [count_of(each) for each in parts], moments, [])
 
 
 def regrouped_callers(restart: Restart) -> Tree:

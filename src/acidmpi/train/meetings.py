@@ -112,11 +112,11 @@ class NeighboursAlways:
     def finish(self) -> None:
         """Wait for theirs, and average."""
         self._neighbours.finish()
-        meeting, sent_bytes = self._neighbours.meeting, self._neighbours.bytes_each
-        self.course.exchanged(meeting.sources, sent_bytes, meeting.seconds)
 
     def after(self) -> None:
-        """Nothing."""
+        """Record the exchanges as of this step: a checkpoint has both or neither."""
+        meeting, sent_bytes = self._neighbours.meeting, self._neighbours.bytes_each
+        self.course.exchanged(meeting.sources, sent_bytes, meeting.seconds)
 
 
 def _open_course(

@@ -68,9 +68,11 @@ def find(config: TrainConfig, company: Company) -> Restart | None:
         return None
     sets = Sets(source / CHECKPOINTS)
     said: list[str] = []
-    manifests = company.first(lambda: list(newest(sets, said.append)))
     identity = identity_of(config)
-    for manifest in manifests:
+    for manifest in company.first(lambda: _in_order(sets)):
+        if isinstance(manifest, str):
+            said.append(manifest)
+            continue
         company.together(partial(_check_identity, manifest, identity, source))
         trees, mistake = _attempt(partial(_read, sets, manifest, company))
         mistakes = [each for each in company.gather(mistake) if each is not None]
@@ -104,6 +106,14 @@ def open_keeper(
         done=0 if restart is None else restart.total_gradients,
         identity=identity_of(config),
     )
+
+
+def _in_order(sets: Sets) -> list[Manifest | str]:
+    """Complete sets, and what is amiss with the others; the newest first."""
+    found: list[Manifest | str] = []
+    for manifest in newest(sets, found.append):
+        found += [manifest]  # between the texts, in order
+    return found
 
 
 def _check_identity(manifest: Manifest, identity: dict[str, str], source: Path) -> None:

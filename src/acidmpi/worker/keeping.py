@@ -31,6 +31,7 @@ from acidmpi.checkpoint.keeper import Keeper
 from acidmpi.checkpoint.sharing import mean_of, share
 from acidmpi.checkpoint.tree import Tree
 from acidmpi.dynamics.timebase import RationedTheta
+from acidmpi.worker.units import LogicalUnits
 
 Array = NDArray[Any]
 
@@ -42,6 +43,8 @@ class Saved:
     part: Tree
     counts: list[int]
     """Gradients of each rank."""
+    moments: list[float]
+    """Units of time that had passed on each rank."""
     fields: list[list[float]]
     """What each rank had added to sums; empty where ranks are others than then."""
 
@@ -177,7 +180,7 @@ class Cutter:
         saved = self._keeping.saved
         if saved is None:
             return
-        part, events = saved.part, max(saved.counts) + 1.0
+        part, events = saved.part, self._first_events(saved)
         self._parts["ledger"].restore(part["ledger"], saved.counts)
         for name in ("state", "units"):
             self._parts[name].restore(part[name])
@@ -185,12 +188,22 @@ class Cutter:
         same = part["scheme"] == self._scheme
         if same:
             self._parts["tally"].restore(part["tally"])
+            self._parts["ledger"].set_exchanges(part["tally"]["exchanges"])
             self._parts["exchanger"].restore(part["exchanger"])
             self._parts["pulse"].restore(part["pulse"], np.array(saved.fields))
         else:
+            self._parts["ledger"].count_exchanges_anew()
             self._parts["pulse"].begin_after(sum(saved.counts))
         for name in ("machine", "demand"):
             self._parts[name].restore(part[name] if same else {}, events)
+
+    def _first_events(self, saved: Saved) -> float:
+        """The moment from which on events happen, the same on all ranks.
+
+        By a clock, gradients do not tell it: ranks make more and fewer than the mean.
+        """
+        logical = isinstance(self._parts["units"], LogicalUnits)
+        return max(saved.counts) + 1.0 if logical else max(saved.moments)
 
     def _tree(self) -> Tree:
         trees = {
@@ -218,6 +231,11 @@ def fields_of(part: Tree) -> list[float]:
     """What a rank had added to sums, from its part."""
     found: list[float] = part["pulse"]["fields"]
     return found
+
+
+def moment_of(part: Tree) -> float:
+    """Units of time that had passed on a rank, from its part."""
+    return float(part["units"]["now"])
 
 
 def count_of(part: Tree) -> int:

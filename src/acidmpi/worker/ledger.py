@@ -46,6 +46,8 @@ class Ledger:
         self._known = np.zeros(size, np.int64)
         self._total = 0
         self._own = 0
+        self._earlier = 0
+        """Of these, made before exchanges were counted: no lag comes of them."""
         self.goal = goal
         """Gradients of all ranks after which all stop, or None; never changes."""
         self._exchanges = 0
@@ -122,6 +124,7 @@ class Ledger:
                 "samples": self.samples,
                 "losses": list(self._losses),
                 "idle_seconds": self.idle_seconds,
+                "earlier": self._earlier,
             }
 
     def restore(self, state: dict[str, Any], counts: Sequence[int]) -> None:
@@ -135,9 +138,15 @@ class Ledger:
             self._own, self.samples = state["gradients"], state["samples"]
             self._losses = list(state["losses"])
             self.idle_seconds = state["idle_seconds"]
+            self._earlier = state.get("earlier", 0)
             self._known[:] = counts
             self._total = int(self._known.sum())
             self._check_goal()
+
+    def count_exchanges_anew(self) -> None:
+        """Exchanges are counted from here on: none is owed for gradients made so far."""
+        with self._changed:
+            self._earlier = self._own
 
     def learn(self, rank: int, gradients: int) -> None:
         """`rank` has made at least so many gradients."""
@@ -192,7 +201,7 @@ class Ledger:
         Args:
             rate: exchanges for each gradient.
         """
-        return rate * self.gradients - self._exchanges
+        return rate * (self._own - self._earlier) - self._exchanges
 
     def wait_for_lag(self, limit: int, rate: float, seconds: float) -> None:
         """Wait while the lag is above `limit`, unless the run stops.

@@ -246,7 +246,8 @@ def test_the_leader_removes_what_ranks_of_earlier_starts_have_left(tmp_path):
 
 def test_json_that_is_not_ours(tmp_path):
     path = Path(tmp_path / "x.json")
-    for text in ("[]", "{}", "[" * 100_000, "\xff", '{"sha256": 1}'):
+    texts = ("[]", "{}", "[" * 100_000, "\xff", '{"sha256": 1}', '{"a": 1e999}')
+    for text in (*texts, '{"a": NaN}'):
         path.write_text(text, encoding="latin-1")
         with pytest.raises(Damaged, match=r"torn or changed"):
             read_json(path)

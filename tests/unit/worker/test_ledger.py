@@ -130,6 +130,18 @@ def test_who_has_made_more_than_its_exchanges_allow_waits(
     assert not ledger.lags(limit, rate), "whoever is to stop does not wait"
 
 
+def test_exchanges_may_be_counted_anew():
+    ledger = after(100)
+    ledger.count_exchanges_anew()
+    assert ledger.lag(2.0) == 0.0
+    ledger.count_gradient(None, 0)
+    ledger.set_exchanges(1)
+    again = after(0)
+    again.restore(ledger.state(), [101, 0])
+    again.set_exchanges(1)
+    assert again.lag(2.0) == ledger.lag(2.0) == 1.0
+
+
 def test_where_exchanges_are_scarce_the_free_running_rank_waits():
     """The story of `Ledger.lag`: one rank is fast, two are slow, and few exchanges come.
 
