@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows, results = _rows(options)
         cluster = read_cluster(options.hosts)
         kind = launcher(options.slurm)
-    except (ConfigError, OSError, tomllib.TOMLDecodeError) as error:
+    except (ConfigError, OSError) as error:
         print(f"batch: error: {error}", file=sys.stderr)
         return 2
     if options.print:

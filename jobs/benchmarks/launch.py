@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from acidmpi.config.options import did_you_mean
 from acidmpi.errors import ConfigError
@@ -38,9 +40,38 @@ def read_cluster(path: Path | None) -> Cluster:
     """The cluster that a file describes; without one: this machine."""
     if path is None:
         return Cluster()
-    given = tomllib.loads(path.read_text())
+    given = read_toml(path)
     refuse_unknown(given, [field.name for field in fields(Cluster)], str(path))
+    for name, value in given.items():
+        rule, fits = _RULES[name]
+        if not fits(value):
+            raise ConfigError(f"{path}: {name} must be {rule}, got {value!r}")
     return Cluster(**{**given, "hosts": tuple(given.get("hosts", ()))})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file holds.
+
+    Raises:
+        ConfigError: it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _is_list_of_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) and v for v in value)
+
+
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "hosts": ('a list such as ["node1:4", "node2:4"]', _is_list_of_words),
+    "python": ("the path of an interpreter", lambda v: isinstance(v, str) and v != ""),
+    "interface": ("a name as `ip link` shows it", lambda v: isinstance(v, str)),
+    "threads": ("a whole number at least 1", lambda v: type(v) is int and v >= 1),
+}
+"""What each key of a cluster's file may be."""
 
 
 def refuse_unknown(given, known, where):

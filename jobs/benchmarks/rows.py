@@ -9,13 +9,12 @@ A file has
   its last, and rows that have become alike run once.
 """
 
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launch import refuse_unknown
-from sweeps import check_names, flags, spread, take_ranks
+from launch import read_toml, refuse_unknown
+from sweeps import check_names, flags, rows_of, spread, table_of, take_ranks
 
 from acidmpi.bench.options import IterationOptions
 from acidmpi.config.options import options_of
@@ -48,15 +47,17 @@ def read_rows(path: Path, reduced: bool) -> list[Row]:
     Raises:
         ConfigError: a key, a name or a value is not acceptable.
     """
-    content = tomllib.loads(path.read_text())
-    refuse_unknown(content, SECTIONS, str(path))
-    smaller = dict(content.get("reduced", {})) if reduced else {}
-    models = smaller.pop("models", {})
+    content, where = read_toml(path), str(path)
+    refuse_unknown(content, SECTIONS, where)
+    defaults = table_of(content, "defaults", where)
+    smaller = table_of(content, "reduced", where) if reduced else {}
+    models = table_of(smaller, "models", f"{where}, [reduced]")
+    smaller.pop("models", None)
     rows = []
-    for given in content.get("rows", []):
-        for name, values in spread(given, str(path), ends=reduced):
-            options = {**content.get("defaults", {}), **values, **smaller}
-            if "model" in options:
+    for given in rows_of(content, where):
+        for name, values in spread(given, where, ends=reduced):
+            options = {**defaults, **values, **smaller}
+            if isinstance(options.get("model"), str):
                 options["model"] = models.get(options["model"], options["model"])
             rows.append(make_row(name, options, str(path)))
     check_names([row.name for row in rows], str(path))

@@ -27,7 +27,7 @@ def spread(
     """
     values = dict(given)
     name, sweep = values.pop("name", ""), values.pop("sweep", {})
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", str(name)):
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise ConfigError(
             f"{where}: the name of a row, a file's too, is made of small letters, digits "
             f"and hyphens, got {name!r}"
@@ -51,6 +51,22 @@ def _choices(sweep: Any, where: str, ends: bool) -> list[list[Any]]:
 def _in_a_name(value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+def rows_of(content: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """The `[[rows]]` of a file."""
+    rows = content.get("rows", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f"{where}: rows are tables [[rows]], got {rows!r}")
+    return rows
+
+
+def table_of(content: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    """A copy of the table `[name]` of a file, empty where there is none."""
+    table = content.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: {name} is a table [{name}], got {table!r}")
+    return dict(table)
 
 
 def check_names(names: Sequence[str], where: str) -> None:

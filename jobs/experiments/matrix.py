@@ -11,13 +11,12 @@ A file has
 - `[report]`, `target_loss` and `target_accuracy`, as for `acidmpi.report`.
 """
 
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launch import refuse_unknown
-from sweeps import check_names, flags, spread, take_ranks
+from launch import read_toml, refuse_unknown
+from sweeps import check_names, flags, rows_of, spread, table_of, take_ranks
 
 from acidmpi.config.files import check_values
 from acidmpi.config.options import options_of
@@ -78,13 +77,14 @@ def read_matrix(path: Path) -> Matrix:
         ConfigError: a key, a name or a value is not acceptable.
     """
     where = str(path)
-    content = _load(path)
+    content = read_toml(path)
     refuse_unknown(content, SECTIONS, where)
-    defaults, targets = content.get("defaults", {}), content.get("report", {})
+    defaults = table_of(content, "defaults", where)
+    targets = table_of(content, "report", where)
     refuse_unknown(targets, TARGETS, f"{where}, [report]")
     rows = [
         (name, {**defaults, **values})
-        for given in _tables(content.get("rows", []), where)
+        for given in rows_of(content, where)
         for name, values in spread(given, where)
     ]
     check_names([name for name, _ in rows], where)
@@ -99,19 +99,6 @@ def read_matrix(path: Path) -> Matrix:
     matrix = Matrix(str(content.get("title", path.stem)), experiments, targets)
     matrix.report_options(Path())  # its checks
     return matrix
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-
-
-def _tables(rows: Any, where: str) -> list[dict[str, Any]]:
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ConfigError(f"{where}: rows are tables [[rows]], got {rows!r}")
-    return rows
 
 
 def _seeds(seeds: Any, where: str) -> list[int]:

@@ -36,7 +36,7 @@ SMALL = {
     "step": ["--rounds", "1"],
     "idle": ["--seconds", "0.4"],
     "checkpoint": [
-        *("--size", "10000", "--seconds", "0.4", "--rounds", "1"),
+        *("--size", "10000", "--seconds", "0.4", "--rounds", "2"),
         *("--step-seconds", "0.01", "--folder", tempfile.gettempdir()),
     ],
 }

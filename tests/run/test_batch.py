@@ -194,3 +194,47 @@ def test_keys_become_options():
     assert done.returncode == 0, done.stderr
     assert "-n 3" in done.stdout
     assert "--model bert-base --no-rivals --batch-size 4" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defaults = 3", "defaults is a table [defaults], got 3"),
+        ("reduced = 3", "reduced is a table [reduced], got 3"),
+        ("[reduced]\nmodels = 3", "models is a table [models], got 3"),
+        ('[rows]\nname = "a"', "rows are tables [[rows]], got"),
+        ("[[rows]]\nname = 3\nsweep = { bits = [2] }", "letters, digits and hyphens"),
+        ('[[rows]]\nname = "a"\nmodel = ["x"]', "--model must be"),
+        ("= 3", "not valid TOML"),
+    ],
+)
+def test_one_message_for_each_wrong_type_in_a_file(tmp_path, text, said):
+    path = tmp_path / "rows.toml"
+    path.write_text(text)
+    done = batch(path, "--print", "--reduced")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'hosts = "node1:4"', "hosts must be a list such as"),
+        (b"hosts = [1]", "hosts must be a list such as"),
+        (b"python = 3", "python must be the path of an interpreter, got 3"),
+        (b"interface = 0", "interface must be a name"),
+        (b"threads = -4", "threads must be a whole number at least 1, got -4"),
+        (b'threads = "4"', "threads must be a whole number at least 1, got '4'"),
+        (b"hosts =", "not valid TOML"),
+        (b'interface = "\xff"', "not valid TOML"),
+    ],
+)
+def test_a_cluster_file_with_a_wrong_value_is_refused(tmp_path, text, said):
+    from launch import read_cluster
+
+    path = tmp_path / "cluster.toml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=r"cluster\.toml") as caught:
+        read_cluster(path)
+    assert said in str(caught.value)

@@ -154,8 +154,10 @@ def _measure(
                 lost = options.seconds - within * options.seconds / without
                 shares.append(100 * lost / MINUTE_SECONDS)
                 plain.append(_plain_write(place / f"plain-{comm.rank}", x))
+        # Now, because the end of the block keeps one more set.
+        copying, parts = keeper.copying[1:], sets.seconds[1:]
     keeper.close()
-    return shares, keeper.copying[1:], sets.seconds[1:], plain
+    return shares, copying, parts, plain
 
 
 def _step(gossip: Gossip, update: Array, seconds: float) -> Any:

@@ -181,6 +181,11 @@ class SimulateConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         _check_used(self)
+        if self.speeds == "stragglers" and self.stragglers > self.ranks:
+            raise ConfigError(
+                f"--stragglers must be at most --ranks, got {self.stragglers} of "
+                f"{self.ranks}; choose fewer"
+            )
 
 
 def used_by_workload(workload: str, given: Mapping[str, Any]) -> dict[str, Any]:

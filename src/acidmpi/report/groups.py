@@ -141,7 +141,9 @@ _MISSING = object()
 
 
 def _task(run: Run) -> Any:
-    return run.options.get("task", run.summary.get("task"))
+    """A simulation calls it its workload."""
+    options, summary = run.options, run.summary
+    return options.get("task", options.get("workload", summary.get("task")))
 
 
 def _description(run: Run) -> dict[str, Value]:

@@ -70,7 +70,8 @@ class Run:
     @property
     def size(self) -> int:
         """How many ranks there were, as far as the files tell."""
-        return int(self.summary.get("size") or max(self.ranks, default=-1) + 1)
+        told = self.summary.get("size") or self.options.get("ranks")  # of a simulation
+        return int(told or max(self.ranks, default=-1) + 1)
 
     @property
     def seed(self) -> Any:

@@ -1,6 +1,5 @@
 """`python -m acidmpi.simulate` itself: one set of options, some seeds, one folder each."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -14,12 +13,11 @@ from acidmpi.simulate.graph import Graph, make_graph
 from acidmpi.simulate.outcome import Outcome
 from acidmpi.simulate.pictures import check_figure, draw_distances
 from acidmpi.simulate.prediction import predict
-from acidmpi.simulate.records import finish_records, keep, writers
+from acidmpi.simulate.records import finish_records, keep, places, writers
 from acidmpi.simulate.synchronous import RoundSimulation
 from acidmpi.simulate.tell import tell_run
 from acidmpi.simulate.workloads import make_workload
 from acidmpi.telemetry import folder
-from acidmpi.telemetry.folder import RunFolder
 from acidmpi.telemetry.metrics import Metrics
 
 MOST_FILES = 256
@@ -40,7 +38,7 @@ def run(config: SimulateConfig, out: TextIO) -> None:
     name = f"{config.workload}-{config.method}"
     top = folder.create(config.output, name, config.overwrite, datetime.now())
     outcomes = []
-    for seed, place in _places(config, top):
+    for seed, place in places(top, config.seed, config.seeds, config.overwrite):
         one = replace(config, seed=seed, seeds=1, output=place.path)
         folder.write_config(place, one)
         with ExitStack() as stack:
@@ -90,17 +88,6 @@ def graph_of(config: SimulateConfig) -> Graph | None:
     if config.method not in PAIRS:
         return None
     return make_graph(config.topology, config.ranks, config.seed)
-
-
-def _places(config: SimulateConfig, top: RunFolder) -> Iterator[tuple[int, RunFolder]]:
-    """Seeds and their folders: the run's own, or one in it for each of several."""
-    seeds = range(config.seed, config.seed + config.seeds)
-    for seed in seeds:
-        inner: Path = top.path if len(seeds) == 1 else top.path / f"seed-{seed}"
-        yield (
-            seed,
-            folder.create(inner, "", True, datetime.now()) if len(seeds) > 1 else top,
-        )
 
 
 def _check(config: SimulateConfig) -> None:

@@ -14,7 +14,7 @@ from acidmpi.simulate.outcome import Outcome, RankTotals, Sample, floor_of, medi
 from acidmpi.simulate.pictures import check_figure, draw_distances
 from acidmpi.simulate.protocol import Counts, Moment, ProtocolSimulation
 from acidmpi.simulate.protocol_members import ProtocolOptions
-from acidmpi.simulate.records import finish_records, keep
+from acidmpi.simulate.records import finish_records, keep, places
 from acidmpi.simulate.tell import Row, number, table
 from acidmpi.simulate.workload import Floats, Workload
 from acidmpi.simulate.workloads import make_workload
@@ -61,10 +61,7 @@ def run(config: ProtocolConfig, out: TextIO) -> None:
     name, now = f"{config.workload}-{config.method}", datetime.now()
     top = folder.create(config.output, name, config.overwrite, now)
     found: list[tuple[Outcome, Counts]] = []
-    for seed in range(config.seed, config.seed + config.seeds):
-        place = top
-        if config.seeds > 1:
-            place = folder.create(top.path / f"seed-{seed}", "", True, now)
+    for seed, place in places(top, config.seed, config.seeds, config.overwrite):
         one = replace(config, seed=seed, seeds=1, output=place.path)
         folder.write_config(place, one)
         outcome, counts = simulate(config, seed)

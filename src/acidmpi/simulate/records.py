@@ -6,10 +6,12 @@
 import platform
 import sys
 from contextlib import ExitStack
+from datetime import datetime
 from importlib import metadata
 
 from acidmpi.config.simulate import PAIRS, SimulateConfig
 from acidmpi.simulate.outcome import Outcome
+from acidmpi.telemetry import folder as folders
 from acidmpi.telemetry.folder import RunFolder
 from acidmpi.telemetry.metrics import Metrics, MetricsWriter
 from acidmpi.telemetry.summary import (
@@ -20,6 +22,23 @@ from acidmpi.telemetry.summary import (
 )
 
 SIMULATED = "simulated"
+
+
+def places(
+    top: RunFolder, first: int, count: int, overwrite: bool
+) -> list[tuple[int, RunFolder]]:
+    """Seeds and their folders: the run's own, or one in it for each of several.
+
+    Raises:
+        ConfigError: an earlier run is in one of them.
+        DataError: one cannot be written.
+    """
+    if count == 1:
+        return [(first, top)]
+    return [
+        (seed, folders.create(top.path / f"seed-{seed}", "", overwrite, datetime.now()))
+        for seed in range(first, first + count)
+    ]
 
 
 def writers(

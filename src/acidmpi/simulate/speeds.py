@@ -26,7 +26,7 @@ class Speeds:
         self._shape = config.speed_spread**-2
         seconds = np.ones(config.ranks)
         if config.speeds == "stragglers":
-            seconds[: min(config.stragglers, config.ranks)] = config.straggler_factor
+            seconds[: config.stragglers] = config.straggler_factor
         self.unit_seconds = 1.0 / float(np.mean(1.0 / seconds))
         """Seconds of a unit, where a gradient of a rank that is not slow takes one."""
         self.means = [float(s) / self.unit_seconds for s in seconds]

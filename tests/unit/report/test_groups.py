@@ -56,6 +56,13 @@ def test_runs_of_different_tasks_are_refused():
         make_groups([run("async"), run("async", task="cifar10")])
 
 
+def test_the_task_of_an_unfinished_simulation_is_its_workload():
+    options = {"workload": "averaging", "method": "async", "ranks": 4, "seed": 0}
+    finished = Run(Path("a"), options, {"size": 4, "task": "averaging"}, {})
+    (group,) = make_groups([finished, Run(Path("b"), options | {"seed": 1}, {}, {})])
+    assert len(group.runs) == 2
+
+
 def test_what_all_have_alike():
     runs = [run("async", epochs=3.0), run("a2cid2", epochs=3.0, clip=1.0)]
     assert common_options(runs) == {

@@ -27,6 +27,7 @@ def simulate(*arguments):
         (["--dirichlet", "1"], "is for --workload digits"),
         (["--ranks", "300", "--events"], "at most 256"),
         (["--overlap"], "needs exchanges that take time"),
+        (["--speeds", "stragglers", "--stragglers", "99"], "99 of 16"),
         (["--order", "raw", "--transfer-units", "1"], "leave out one of the two"),
         (["--topology", "hypercube", "--ranks", "6"], "power of two"),
     ],
@@ -77,6 +78,17 @@ def test_several_seeds_have_a_folder_each(tmp_path):
         for k in range(2)
     ]
     assert found == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["run", "protocol"])
+def test_earlier_runs_of_several_seeds_are_not_overwritten(name, tmp_path, capsys):
+    arguments = [name, *QUICK, "--seeds", "2", "--output", str(tmp_path)]
+    assert simulate(*arguments)[0] == 0
+    before = (tmp_path / "seed-1" / "metrics-0.jsonl").read_bytes()
+    assert simulate(*arguments, "--units", "7")[0] == 2
+    assert "seed-0 holds an earlier run" in capsys.readouterr().err
+    assert (tmp_path / "seed-1" / "metrics-0.jsonl").read_bytes() == before
+    assert simulate(*arguments, "--units", "7", "--overwrite")[0] == 0
 
 
 def test_events_are_recorded_by_rank(tmp_path):
