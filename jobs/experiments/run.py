@@ -188,8 +188,8 @@ class Driver:
         print(f"\n{made.table}\n{made.page}")
 
     def _submit(self) -> int:
-        """One array for each number of ranks, of the runs that are missing."""
-        missing = {each.name for each in self._missing(self._matrix.experiments)}
+        """One array for each number of ranks, of the chosen runs that are missing."""
+        missing = {each.name for each in self._missing(self._chosen)}
         numbers: dict[int, list[int]] = {}
         for index, experiment in enumerate(self._matrix.experiments):
             if experiment.name in missing:

@@ -16,9 +16,15 @@ from pathlib import Path
 
 try:
     import numpy as np
+    from checks import check
     from mpi4py import MPI
 
     import acidmpi
+    from acidmpi.config.command_line import Parser
+    from acidmpi.config.options import above, at_least
+    from acidmpi.errors import ConfigError, TopologyError
+    from acidmpi.mpi.survival import check_survivable
+    from acidmpi.topology.make import make_topology
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing}; activate the environment: source .venv/bin/activate")
 
@@ -36,9 +42,29 @@ MOST_DRIFT = 1e-10
 UPDATE = 1e-3
 
 
+BOUNDS = {
+    "exchanges": at_least(1),
+    "delay": at_least(0),
+    "elements": at_least(1),
+    "comm_rate": above(0),
+    "seed": at_least(0),
+}
+
+
 def main() -> int:
+    """Run the command: 0 where all holds, 1 where it does not, 2 for a mistake."""
+    comm = MPI.COMM_WORLD
+    try:  # all ranks have the same arguments and come to the same error
+        chosen = checked(parsed(), comm.size)
+    except (ConfigError, TopologyError) as error:
+        if comm.rank == 0:
+            print(f"soak: error: {error}", file=sys.stderr)
+        return 2
+    return judged(chosen, comm)
+
+
+def judged(chosen: argparse.Namespace, comm: MPI.Comm) -> int:
     """Run, gather, judge; 0 where all holds."""
-    chosen, comm = parsed(), MPI.COMM_WORLD
     began = time.monotonic()
     x, added, sizes, made = soak(chosen, comm)
     seconds = time.monotonic() - began
@@ -50,7 +76,7 @@ def main() -> int:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--exchanges", type=int, default=1_000_000)
     parser.add_argument("--delay", type=float, default=1e-3, help="largest, seconds")
     parser.add_argument("--elements", type=int, default=1000)
@@ -59,6 +85,22 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fault-tolerant", action="store_true")
     return parser.parse_args()
+
+
+def checked(chosen: argparse.Namespace, ranks: int) -> argparse.Namespace:
+    """The options, which all can be; so many ranks can make exchanges.
+
+    Raises:
+        ConfigError: an option cannot be, there is one rank, or no death can be survived.
+        TopologyError: the graph cannot be.
+    """
+    check(chosen, BOUNDS)
+    if ranks < 2:
+        raise ConfigError("one rank makes no exchanges; start more: mpiexec -n 8 …")
+    make_topology(chosen.topology, ranks)
+    if chosen.fault_tolerant:
+        check_survivable()
+    return chosen
 
 
 def soak(chosen: argparse.Namespace, comm: MPI.Comm):
@@ -119,7 +161,7 @@ def report(chosen: argparse.Namespace, told: list, seconds: float) -> int:
     drift = max(row[0] for row in told)
     growth = max(row[1] for row in told)
     exchanges = sum(row[3] for row in told) // 2
-    good = drift <= MOST_DRIFT and not growth > MOST_GROWTH
+    good = exchanges > 0 and drift <= MOST_DRIFT and not growth > MOST_GROWTH
     print(f"exchanges         {exchanges:,} in {seconds:.0f} s, {len(told)} ranks")
     print(f"delays            up to {chosen.delay:g} s, of each message and chunk")
     print(f"drift             {drift:.2g} of the largest element (≤ {MOST_DRIFT:g})")

@@ -10,6 +10,7 @@ figures mean by hand: the page begins with a table of what was asked.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -39,21 +40,37 @@ RUNS = [
 """Ranks, benchmark, settings; what depends on the moment is run three times."""
 
 
-def main() -> int:
-    """Run them all; the status tells whether one of them failed."""
-    arguments = parsed()
+def main(words: list[str] | None = None) -> int:
+    """Run them all: 1 where one of them failed, 2 for a mistake."""
+    arguments = parsed(words)
     runs = [run for run in RUNS if arguments.only in run[1]]
+    if mistake := found_wrong(arguments, runs):
+        print(f"record_benchmarks: error: {mistake}", file=sys.stderr)
+        return 2
     outputs = [output for run in runs if (output := run_one(*run)) is not None]
-    arguments.page.write_text(page(outputs))
+    if outputs:
+        arguments.page.write_text(page(outputs))
     print(f"{len(outputs)} of {len(runs)} outputs are in {arguments.page}")
     return 0 if len(outputs) == len(runs) else 1
 
 
-def parsed():
+def found_wrong(arguments, runs):
+    """What is to be told before ten minutes of benchmarks, or None."""
+    page, names = arguments.page, sorted({name for _, name, _ in RUNS})
+    if not runs:
+        return f"--only must be part of one of {', '.join(names)}, got {arguments.only}"
+    if page.is_dir() or not os.access(page.resolve().parent, os.W_OK | os.X_OK):
+        return f"PAGE must be a file in a folder that can be written, got {page}"
+    if any(ranks > 1 for ranks, *_ in runs) and shutil.which("mpiexec") is None:
+        return "there is no mpiexec; source jobs/local/common.sh; acidmpi_use .venv"
+    return None
+
+
+def parsed(words):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page", type=Path)
     parser.add_argument("--only", default="", help="benchmarks whose name has this")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def run_one(ranks, name, settings):
@@ -66,14 +83,18 @@ def run_one(ranks, name, settings):
     )
     print(title, flush=True)
     began = time.monotonic()
-    done = subprocess.run(
-        [*launch, *BENCH, name],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **settings},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*launch, *BENCH, name],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **settings},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        print(f"  ended after {LIMIT_SECONDS} s", file=sys.stderr)
+        return None
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         return None

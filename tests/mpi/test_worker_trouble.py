@@ -318,6 +318,18 @@ def test_a_model_that_moves_away_is_noticed():
     assert worker.clean
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adagrad])
+def test_a_model_that_is_cast_before_its_first_gradient_is_noticed(optimizer):
+    model = network()
+    worker = open_worker(model, optimizer(model.parameters(), lr=0.1))
+    model.half()
+    for parameter in model.parameters():
+        parameter.sum().backward()
+    with pytest.raises(ConfigError, match=r"'0\.weight' was moved or cast"), worker:
+        worker.step()
+    assert worker.clean
+
+
 @pytest.mark.parametrize("progress", DRIVERS)
 def test_a_worker_that_cannot_be_made_ends_the_others(progress, monkeypatch):
     def fail(*arguments):

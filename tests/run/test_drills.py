@@ -21,6 +21,87 @@ def plan(**changes):
     return Plan(**{"task": "quadratic", "ranks": 16, "seed": 3, **changes})
 
 
+def run_script(name, *words):
+    command = [sys.executable, FOLDER / name, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+MISTAKES = [
+    (["--ranks", "0"], "--ranks must be at least 2, got 0"),
+    (["--ranks", "many"], "invalid int value: 'many'; see --help"),
+    (["--runs", "0"], "--runs must be at least 1, got 0"),
+    (["--tasks", "foo"], "argument --tasks: invalid choice: 'foo'"),
+    (["--ranks", "4", "--kills", "4"], "--kills must be at least 1 and below 4, got 4"),
+    (["--limit", "0"], "--limit must be above 0, got 0"),
+    (["--at-start", "2", "1"], "--at-start must be LOW HIGH"),
+    (["--at-start", "-1", "1"], "--at-start must be at least 0, got -1"),
+    (["--options", "--epoch 2"], "did you mean '--epochs'?"),
+    (["--options", "'"], "--options cannot be read: No closing quotation"),
+    (["--page", "/dev/null/page.md"], "--page must be a file in a folder that is"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=lambda v: " ".join(v[:2]))
+def test_a_mistake_is_one_line_and_nothing_is_started(capsys, tmp_path, words, said):
+    from drill import main
+
+    assert main([str(tmp_path / "runs"), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("drill: error: ")
+    assert said in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_made_and_results_that_are_none_are_one_line(tmp_path):
+    spoilt = tmp_path / "results.jsonl"
+    spoilt.write_text('{"name"')
+    for folder, said in (("/dev/null/x", "Not a directory"), (tmp_path, str(spoilt))):
+        done = run_script("drill.py", folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+        assert said in done.stderr
+
+
+def test_a_task_of_which_no_run_came_to_work_is_told(tmp_path, monkeypatch, capsys):
+    import drill
+
+    record = {**line(0, 0, None, status=1), "work_seconds": None, "seconds": 1.0}
+    monkeypatch.setattr(drill, "run", lambda plan, folder, limit: record)
+    assert drill.main([str(tmp_path), "--runs", "1", "--tasks", "quadratic"]) == 2
+    assert (
+        "no undisturbed run of quadratic came to work; see" in capsys.readouterr().err
+    )
+
+
+def test_few_ranks_have_no_drills_without_deaths():
+    from drill import checked, parsed
+
+    kills = {
+        ranks: checked(parsed(["d", "--ranks", str(ranks)])).kills
+        for ranks in (2, 3, 16)
+    }
+    assert kills == {2: [1], 3: [1], 16: [1, 4, 8]}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--exchanges", "0"], "--exchanges must be at least 1, got 0"),
+        (["--comm-rate", "0"], "--comm-rate must be above 0, got 0"),
+        (["--delay", "-1"], "--delay must be at least 0, got -1"),
+        (["--exchanges", "x"], "invalid int value: 'x'"),
+        ([], "one rank makes no exchanges"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_soak_that_would_hold_nothing_is_refused(words, said):
+    done = run_script("soak.py", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("soak: error: ")
+    assert said in line
+
+
 def test_moments_are_drawn_from_the_window_and_the_seed():
     moments = plan(kills=8, window_seconds=5.0).moments()
     assert moments == plan(kills=8, window_seconds=5.0).moments() == sorted(moments)

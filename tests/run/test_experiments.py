@@ -204,6 +204,12 @@ def test_arrays_of_slurm_hold_what_is_missing_by_ranks(tmp_path):
         ["--ntasks=2", "--array=1"],
         ["--ntasks=4", "--array=2-3"],
     ]
+    one = experiments(
+        *(path, "--submit", "--results", results, "--index", "3"),
+        PATH=f"{called}:/usr/bin:/bin",
+    )
+    (line,) = [x for x in one.stdout.splitlines() if x.startswith("sbatch")]
+    assert line.split()[1:3] == ["--ntasks=4", "--array=3"]
 
 
 @pytest.mark.parametrize(

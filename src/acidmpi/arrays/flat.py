@@ -28,14 +28,6 @@ def wide_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
-class Segment(NamedTuple):
-    """The part of a buffer that belongs to one parameter group."""
-
-    group: int
-    start: int
-    stop: int
-
-
 class View(NamedTuple):
     """Where one named array lies in its buffer; strides count elements, not bytes."""
 
@@ -54,9 +46,6 @@ class FlatBuffer:
 
     gradient: Array | None = None
     """Same size and type; None where gradients live elsewhere."""
-
-    segments: tuple[Segment, ...] = ()
-    """Parameter groups, each in one piece, in order of their position."""
 
     views: Mapping[str, View] = field(default_factory=dict)
     """Named arrays, in order of their position."""

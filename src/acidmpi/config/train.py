@@ -41,6 +41,8 @@ USED_BY = {
     "max_lag": ASYNCHRONOUS,
     "pairing": CLOCKED,
     "safety": ("a2cid2",),
+    "chunk_bytes": ASYNCHRONOUS,
+    "message_bytes": ASYNCHRONOUS,
     "fault_tolerant": ("a2cid2", "async"),
     "compression": ("allreduce",),
     "matrix_rank": ("allreduce",),

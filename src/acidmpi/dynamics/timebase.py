@@ -59,30 +59,6 @@ class TimeBase:
         return self._units.at(now)
 
 
-class Theta:
-    """The integral of eta over units of time; stands still until an eta is set."""
-
-    def __init__(self) -> None:
-        self._theta = _Integral()
-        self._eta = 0.0
-
-    @property
-    def eta(self) -> float:
-        """The rate of mixing in use."""
-        return self._eta
-
-    def set_eta(self, eta: float, units: float) -> None:
-        """Mix at `eta` per unit from `units` on."""
-        if not (math.isfinite(eta) and eta >= 0):
-            raise ConfigError(f"eta must be finite and not negative, got {eta}")
-        self._theta.set_rate(eta, units)
-        self._eta = eta
-
-    def at(self, units: float) -> float:
-        """Theta at `units`; never less than before."""
-        return self._theta.at(units)
-
-
 class RationedTheta:
     """Theta that also waits for exchanges: so much of it for each, and a small reserve.
 

@@ -27,6 +27,14 @@ MOST_COLUMNS = 3
 PANEL_LETTERS = 32
 """Of one line of a panel's title."""
 
+TITLE_LETTERS = 64
+"""Of one line of a chart's title, above its axes."""
+
+HEADING_LETTERS = 9.0
+"""Of one line above several panels, for each inch."""
+
+TITLE_LINES, LINE_INCHES = 3, 0.2
+
 LEGEND_LETTERS = 92
 """How many letters of a legend go into one row of a chart."""
 
@@ -99,10 +107,11 @@ def line_chart(
         ConfigError: matplotlib is not installed.
     """
     rows = _legend_rows([line.label for line in lines])
+    heading = in_lines(title, TITLE_LETTERS, TITLE_LINES)
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
-        axes.set(title=shown(title, 90), xlabel=x_label, ylabel=y_label)
+        axes.set(title=heading, xlabel=x_label, ylabel=y_label)
         axes.set(
             xscale="log" if log_x else "linear", yscale="log" if log_y else "linear"
         )
@@ -115,7 +124,7 @@ def line_chart(
             axes.set_ylim(bottom=min(least) / 2)
         _legend(figure, axes)
 
-    return draw(paint, WIDTH, HEIGHT + 0.19 * rows)
+    return draw(paint, WIDTH, HEIGHT + 0.19 * rows + _more_lines(heading))
 
 
 def heat_maps(
@@ -140,9 +149,12 @@ def heat_maps(
     """
     tables = [np.asarray(each.values, np.float64) for each in maps]
     top = _largest(tables)
+    extra = _title_room([each.title for each in maps])
+    width, height = _grid_size(len(maps), 3.1, 3.2 + extra, 1.2)
+    heading = _heading(title, width)
 
     def paint(figure: "Figure") -> None:
-        panels = _panels(figure, len(maps), title)
+        panels = _panels(figure, len(maps), heading)
         image: Any = None
         for axes, table, each in zip(panels, tables, maps, strict=True):
             axes.grid(False)
@@ -155,8 +167,7 @@ def heat_maps(
             scale = figure.colorbar(image, ax=panels, shrink=0.85, label=value_label)
             scale.outline.set_visible(False)
 
-    extra = _title_room([each.title for each in maps])
-    return draw(paint, *_grid_size(len(maps), 3.1, 3.2 + extra, 1.2))
+    return draw(paint, width, height + _more_lines(heading))
 
 
 def bar_charts(
@@ -173,9 +184,12 @@ def bar_charts(
     Raises:
         ConfigError: matplotlib is not installed.
     """
+    extra = _title_room([each.title for each in charts])
+    width, height = _grid_size(len(charts), 3.4, 2.7 + extra, 0.8)
+    heading = _heading(title, width)
 
     def paint(figure: "Figure") -> None:
-        panels = _panels(figure, len(charts), title, share=True)
+        panels = _panels(figure, len(charts), heading, share=True)
         for number, (axes, each) in enumerate(zip(panels, charts, strict=True)):
             axes.grid(False, axis="x")
             axes.set(xlabel=x_label)
@@ -185,8 +199,7 @@ def bar_charts(
         for axes in panels:
             axes.set_ylim(0, 1.05 * _highest(charts))
 
-    extra = _title_room([each.title for each in charts])
-    return draw(paint, *_grid_size(len(charts), 3.4, 2.7 + extra, 0.8))
+    return draw(paint, width, height + _more_lines(heading))
 
 
 def _line(
@@ -283,11 +296,11 @@ def _whole_numbers(axes: "Axes", vertical: bool = True) -> None:
 
 
 def _panels(
-    figure: "Figure", count: int, title: str, share: bool = False
+    figure: "Figure", count: int, heading: str, share: bool = False
 ) -> list["Axes"]:
     """So many axes in a grid; the rest of the grid stays empty."""
-    if title:
-        figure.suptitle(shown(title, 90), x=0.01, ha="left", weight="bold", size=12)
+    if heading:
+        figure.suptitle(heading, x=0.01, ha="left", weight="bold", size=12)
     columns = _columns(count)
     rows = math.ceil(max(count, 1) / columns)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=share).ravel()
@@ -296,6 +309,16 @@ def _panels(
     if count == 0:
         _nothing(grid[0])
     return list(grid[:count])
+
+
+def _heading(title: str, width: float) -> str:
+    """A title above panels that together have this width."""
+    return in_lines(title, int(HEADING_LETTERS * width), TITLE_LINES)
+
+
+def _more_lines(heading: str) -> float:
+    """Inches for the lines behind the first."""
+    return LINE_INCHES * heading.count("\n")
 
 
 def _title_room(titles: Sequence[str]) -> float:

@@ -11,8 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from mpi4py import MPI
 
@@ -35,11 +34,12 @@ from acidmpi.parallel.lanes import lane_of
 from acidmpi.parallel.loop import HOT_SECONDS, AveragingLoop
 from acidmpi.parallel.messages import Channel, Traffic
 from acidmpi.parallel.statistics import ParallelStatistics
+from acidmpi.progress.closing import Closing
 from acidmpi.progress.drivers import PollingCaller, PollingThread
 from acidmpi.transport.pieces import longest_of_all
 
 
-class Averager:
+class Averager(Closing):
     """Averages the gradients of all ranks, step after step; collective to make.
 
     Args:
@@ -344,17 +344,6 @@ class Averager:
             self._free()
         if error is None:
             self._handover.check()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
 
     def _look(self) -> None:
         self._check_open()

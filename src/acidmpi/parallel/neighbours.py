@@ -11,8 +11,7 @@ Memory: one copy of the arrays, and one for each neighbour of a step.
 """
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -24,13 +23,14 @@ from acidmpi.mpi.communicators import told_to_all
 from acidmpi.parallel.averager import Averager
 from acidmpi.parallel.mixing import Meeting, NeighbourMean
 from acidmpi.parallel.statistics import ParallelStatistics
+from acidmpi.progress.closing import Closing
 from acidmpi.topology.rounds import make_rounds
 
 CHUNK_BYTES = 4 << 20
 """Arrays travel in pieces of at most this size."""
 
 
-class NeighbourAverager:
+class NeighbourAverager(Closing):
     """Averages arrays with those of neighbours, a step at a time; collective to make.
 
     For the caller's thread. Each step is `begin()`, any work that leaves the arrays
@@ -139,14 +139,3 @@ class NeighbourAverager:
     def close(self, error: BaseException | None = None) -> None:
         """Leave between two steps; see `Averager.close`."""
         self._averager.close(error)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)

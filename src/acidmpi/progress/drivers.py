@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from acidmpi.errors import DeadlineExceeded
@@ -70,7 +71,10 @@ class PollingThread:
         self._backoff = Backoff(SHORTEST_SLEEP_SECONDS, longest_sleep(ranks_per_core))
         self._crowded = ranks_per_core > 1.0
         self._seen = loop.activity
-        self._wake = threading.Event()
+        self._quiet = threading.Lock()
+        """Held while nothing has changed; an `Event` hangs if a signal handler sets it
+        just as the thread that it interrupts does."""
+        self._quiet.acquire()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -78,8 +82,9 @@ class PollingThread:
         self._thread.start()
 
     def wake(self) -> None:
-        """Something changed that the loop should see at once."""
-        self._wake.set()
+        """Something changed that the loop should see at once; from signal handlers too."""
+        with suppress(RuntimeError):  # somebody has said so already
+            self._quiet.release()
 
     def poll(self) -> None:
         """Nothing to do: the thread does it."""
@@ -114,8 +119,8 @@ class PollingThread:
         return min(self._backoff.next(), self._loop.seconds_to_next())
 
     def _sleep(self, seconds: float) -> None:
-        if seconds > 0.0 and self._wake.wait(seconds):
-            self._wake.clear()
+        if seconds > 0.0:
+            self._quiet.acquire(timeout=seconds)
 
 
 class PollingCaller:
@@ -129,6 +134,7 @@ class PollingCaller:
     def __init__(self, loop: Loop, ranks_per_core: float) -> None:
         self._loop = loop
         self._longest = longest_sleep(ranks_per_core) / 4
+        self._advancing = threading.Lock()
 
     def start(self) -> None:
         """Begin: the first look."""
@@ -138,15 +144,14 @@ class PollingCaller:
         """Nothing sleeps."""
 
     def poll(self) -> None:
-        """Advance until the loop waits for others."""
-        try:
-            seen = -1
-            while self._loop.activity != seen:
-                seen = self._loop.activity
-                while self._loop.advance() is Pace.HOT:
-                    pass
-        except BaseException as error:
-            self._loop.abandon(error)
+        """Advance until the loop waits for others, unless another thread does."""
+        if self._advancing.acquire(blocking=False):
+            try:
+                self._advance()
+            except BaseException as error:
+                self._loop.abandon(error)
+            finally:
+                self._advancing.release()
 
     def finish(self) -> None:
         """Advance until the loop has ended or failed: its own deadlines bound that."""
@@ -174,3 +179,10 @@ class PollingCaller:
                 waited = True
                 time.sleep(min(backoff.next(), self._loop.seconds_to_next()))
         return waited
+
+    def _advance(self) -> None:
+        seen = -1
+        while self._loop.activity != seen:
+            seen = self._loop.activity
+            while self._loop.advance() is Pace.HOT:
+                pass

@@ -26,6 +26,7 @@ SPOKEN = {"size": "{} ranks", "method": "{}", "topology": "{}", "comm_rate": "ra
 """How a value is written in a name; others as `option value`."""
 
 Value = str | int | float | bool | None
+Place = tuple[tuple[str, Value], ...]
 
 
 @dataclass(frozen=True)
@@ -200,24 +201,31 @@ def _spoken(key: str, value: Value) -> str:
 
 
 def _divide(groups: Sequence[Group], keys: Sequence[str]) -> list[Facet]:
-    """One facet for each combination of values of `keys` that some group has."""
-    places = list(
-        dict.fromkeys(
-            tuple((k, g.differs[k]) for k in keys)
-            for g in groups
-            if all(k in g.differs for k in keys)
-        )
+    """One facet for each combination of values of `keys` that some group has.
+
+    A group that lacks some of them is in all facets that its others permit; where there
+    is none, as for all-reduce with more ranks than any graph, it has one of its own.
+    """
+    whole = [g for g in groups if all(k in g.differs for k in keys)]
+    places = dict.fromkeys(_place(g, keys) for g in whole)
+    for group in groups:
+        if not any(_belongs(group, place) for place in places):
+            places[_place(group, keys)] = None
+    return [_facet(groups, place) for place in places]
+
+
+def _place(group: Group, keys: Sequence[str]) -> Place:
+    """What the group has of `keys`."""
+    return tuple((k, group.differs[k]) for k in keys if k in group.differs)
+
+
+def _belongs(group: Group, place: Place) -> bool:
+    return all(group.differs.get(k, v) == v for k, v in place)
+
+
+def _facet(groups: Sequence[Group], place: Place) -> Facet:
+    said = [k for k, _ in place]
+    return Facet(
+        ", ".join(_spoken(k, v) for k, v in place),
+        [(g.label_without(said), g) for g in groups if _belongs(g, place)],
     )
-    if not places:
-        return [Facet("", [(g.label_without(keys), g) for g in groups])]
-    return [
-        Facet(
-            ", ".join(_spoken(k, v) for k, v in place),
-            [
-                (g.label_without(keys), g)
-                for g in groups
-                if all(g.differs.get(k, v) == v for k, v in place)
-            ],
-        )
-        for place in places
-    ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,13 @@ class Picture:
     caption: str
 
 
+class Quantity(NamedTuple):
+    """What of a run is on an axis."""
+
+    label: str
+    values: Axis
+
+
 @dataclass(frozen=True)
 class Chart:
     """A kind of line chart."""
@@ -47,10 +55,8 @@ class Chart:
     name: str
     title: str
     caption: str
-    x: Axis
-    x_label: str
-    y: Axis
-    y_label: str
+    x: Quantity
+    y: Quantity
     log_y: bool = False
     """Whether values are compared by their ratios."""
 
@@ -78,73 +84,64 @@ DISTANCE = (
     "Lines are geometric means over runs, bands one standard deviation of the logarithm."
 )
 
+SECONDS = Quantity("seconds of training", lambda c: c.seconds)
+GRADIENTS = Quantity("gradients of all ranks", gradients)
+TRAINING_LOSS = Quantity("training loss", lambda c: c.loss)
+CONSENSUS_DISTANCE = Quantity("consensus distance", lambda c: c.consensus_distance)
+
 CHARTS = (
     Chart(
         name="loss-seconds",
         title="Training loss against time",
         caption=LOSS,
-        x=lambda c: c.seconds,
-        x_label="seconds of training",
-        y=lambda c: c.loss,
-        y_label="training loss",
+        x=SECONDS,
+        y=TRAINING_LOSS,
     ),
     Chart(
         name="loss-gradients",
         title="Training loss against gradients",
         caption=LOSS,
-        x=gradients,
-        x_label="gradients of all ranks",
-        y=lambda c: c.loss,
-        y_label="training loss",
+        x=GRADIENTS,
+        y=TRAINING_LOSS,
     ),
     Chart(
         name="loss-bytes",
         title="Training loss against bytes",
         caption=LOSS + " Where a method records no exchanges, what it sent in all is "
         "spread evenly over its gradients.",
-        x=megabytes,
-        x_label="MB sent by all ranks",
-        y=lambda c: c.loss,
-        y_label="training loss",
+        x=Quantity("MB sent by all ranks", megabytes),
+        y=TRAINING_LOSS,
     ),
     Chart(
         name="test-seconds",
         title="Test loss against time",
         caption="The test loss of the ranks' average, where it was evaluated during "
         "the run. " + BAND,
-        x=lambda c: c.seconds,
-        x_label="seconds of training",
-        y=lambda c: c.test_loss,
-        y_label="test loss",
+        x=SECONDS,
+        y=Quantity("test loss", lambda c: c.test_loss),
     ),
     Chart(
         name="accuracy-gradients",
         title="Test accuracy against gradients",
         caption="The test accuracy of the ranks' average, where it was evaluated "
         "during the run. " + BAND,
-        x=gradients,
-        x_label="gradients of all ranks",
-        y=lambda c: c.test_accuracy,
-        y_label="test accuracy",
+        x=GRADIENTS,
+        y=Quantity("test accuracy", lambda c: c.test_accuracy),
     ),
     Chart(
         name="distance",
         title="Consensus distance against gradients",
         caption=DISTANCE,
-        x=gradients,
-        x_label="gradients of all ranks",
-        y=lambda c: c.consensus_distance,
-        y_label="consensus distance",
+        x=GRADIENTS,
+        y=CONSENSUS_DISTANCE,
         log_y=True,
     ),
     Chart(
         name="distance-seconds",
         title="Consensus distance against time",
         caption=DISTANCE,
-        x=lambda c: c.seconds,
-        x_label="seconds of training",
-        y=lambda c: c.consensus_distance,
-        y_label="consensus distance",
+        x=SECONDS,
+        y=CONSENSUS_DISTANCE,
         log_y=True,
     ),
 )
@@ -187,9 +184,9 @@ def _chart(
     png = line_chart(
         lines,
         title=title,
-        x_label=chart.x_label,
-        y_label=chart.y_label,
-        log_y=chart.log_y or (chart.y_label.endswith("loss") and _far(lines)),
+        x_label=chart.x.label,
+        y_label=chart.y.label,
+        log_y=chart.log_y or (chart.y.label.endswith("loss") and _far(lines)),
     )
     yield Picture(f"{chart.name}{ending}", title, png, chart.caption)
 
@@ -201,7 +198,7 @@ def _far(lines: Sequence[Line]) -> bool:
 
 
 def _line(chart: Chart, label: str, group: Group, colour: int) -> Line | None:
-    x, y, low, high = line_of(group, chart.x, chart.y, log_y=chart.log_y)
+    x, y, low, high = line_of(group, chart.x.values, chart.y.values, log_y=chart.log_y)
     if not len(x):
         return None
     return Line(x=x, y=y, label=label, low=low, high=high, colour=colour)
@@ -260,9 +257,10 @@ def _titled(text: str, facet: Facet) -> str:
 
 def _idle_bars(label: str, group: Group) -> Bars:
     found = [np.array(p) for run in group.runs if (p := idle_percent(run))]
-    alike = np.array([p for p in found if len(p) == len(found[0])])
-    errors = alike.std(0, ddof=1) if len(alike) > 1 else None
-    return Bars(values=alike.mean(0), errors=errors, title=label)
+    # A rank that died has no figure in that run.
+    alike = np.ma.masked_invalid([p for p in found if len(p) == len(found[0])])
+    errors = alike.std(0, ddof=1).filled(np.nan) if len(alike) > 1 else None
+    return Bars(values=alike.mean(0).filled(np.nan), errors=errors, title=label)
 
 
 def _pair_rates(group: Group) -> Values:

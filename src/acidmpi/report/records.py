@@ -45,12 +45,12 @@ def read_records(path: Path) -> RankRecords:
     found = RankRecords()
     number = 0
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for line in file:
                 number += 1
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     break
-                _take(found, json.loads(line))
+                _take(found, json.loads(line.decode()))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -141,9 +140,10 @@ def _summary(name: str) -> Callable[[Run], float | None]:
     return value
 
 
-def _by_rank(run: Run, name: str) -> list[Any]:
+def _by_rank(run: Run, name: str) -> list[float | None]:
+    """None is what is not known, as of a rank that died."""
     found = run.summary.get(name)
-    return [v for v in found if v is not None] if isinstance(found, list) else []
+    return found if isinstance(found, list) else []
 
 
 def _sent(run: Run) -> float | None:
@@ -152,9 +152,14 @@ def _sent(run: Run) -> float | None:
 
 
 def idle_percent(run: Run) -> list[float]:
-    """Share of the training time that each rank's computation waited, by rank."""
-    seconds = run.train_seconds or float("nan")
-    return [100 * idle / seconds for idle in _by_rank(run, "idle_seconds")]
+    """Share of the training time that each rank's computation waited, by rank.
+
+    NaN is not known; all together are empty where nothing is.
+    """
+    seconds = run.train_seconds or math.nan
+    told = _by_rank(run, "idle_seconds")
+    found = [100 * (math.nan if idle is None else idle) / seconds for idle in told]
+    return found if any(map(math.isfinite, found)) else []
 
 
 def _steady_distance(run: Run) -> float | None:
@@ -165,9 +170,9 @@ def _steady_distance(run: Run) -> float | None:
     share = curves.gradients / curves.gradients[-1]
     known = np.isfinite(curves.consensus_distance)
     known &= (share >= STEADY[0]) & (share <= STEADY[1])
-    if known.sum() < 2:
-        return None
     x, y = share[known], curves.consensus_distance[known]
+    if len(x) < 2 or x[-1] == x[0]:  # or long gradients, with many heartbeats in one
+        return None
     return float((y[1:] + y[:-1]) @ np.diff(x) / (2 * (x[-1] - x[0])))
 
 

@@ -7,7 +7,7 @@ package with `run(options, out)`. Without a name it is `run`, one simulation.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from textwrap import fill
 from typing import Any, TextIO
 
@@ -18,6 +18,7 @@ from acidmpi.config.experiments import (
     SafetyConfig,
     TheoryConfig,
 )
+from acidmpi.config.launched import version_of
 from acidmpi.config.options import did_you_mean
 from acidmpi.config.plan import PlanConfig
 from acidmpi.config.protocol import ProtocolConfig, RaceConfig
@@ -90,7 +91,7 @@ def _read(arguments: list[str]) -> tuple[str, Any]:
     text = fill(_about(options), 79)
     if not named:
         text += f"\nOPTIONS\n{_others()}"
-    parser = make_parser(options, command, text, f"acidmpi {_version()}")
+    parser = make_parser(options, command, text, f"acidmpi {version_of('acidmpi')}")
     return name, parse(parser, options, rest)
 
 
@@ -111,10 +112,3 @@ def _others() -> str:
         for name, part in PARTS.items()
     ]
     return "\n".join([f"other parts ({COMMAND} NAME --help):", *lines])
-
-
-def _version() -> str:
-    try:
-        return metadata.version("acidmpi")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

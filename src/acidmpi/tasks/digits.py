@@ -13,7 +13,6 @@ from acidmpi.tasks.images import ArrayImages, ImageSet
 from acidmpi.tasks.interface import TaskDefaults, TaskOptions
 
 TRAIN_SIZE = 1437
-TEST_SIZE = 360
 
 DEFAULTS = TaskDefaults(
     epochs=80,

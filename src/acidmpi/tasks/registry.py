@@ -49,7 +49,7 @@ def load_task(
 
     Args:
         name: one of `TASK_NAMES`.
-        data_dir: where the data lie, for tasks that bring none.
+        data_dir: where the data lie, for tasks that need some; the others refuse it.
         model: one of `MODEL_NAMES`, for tasks that train a model.
         batch_size: samples in a gradient.
         seed: fixes the initial model and, with the rank, the order of the data.
@@ -78,6 +78,10 @@ def load_task(
         augment=augment,
         subset=subset,
     )
+    if data_dir is not None and not task_defaults(name).needs_data_dir:
+        raise ConfigError(
+            f"task {name} has no data_dir, got {str(data_dir)!r}; leave it out"
+        )
     return _quadratic(options) if name == "quadratic" else _images(name, options)
 
 

@@ -69,7 +69,6 @@ class Parts:
     """What a rank consists of."""
 
     graph: Graph
-    node: Node
     ledger: Ledger
     units: Any
     state: RankState
@@ -224,7 +223,6 @@ def assemble(
     driver = _driver(options, loop, ledger, node, comms.control)
     return Parts(
         graph=graph,
-        node=node,
         ledger=ledger,
         units=units,
         state=state,

@@ -51,7 +51,7 @@ class Ledger:
         self.goal = goal
         """Gradients of all ranks after which all stop, or None; never changes."""
         self._exchanges = 0
-        self._waiting = False
+        self._waiting = 0
         self._losses = [0.0, 0.0]
         self._average: Any = None
         self._alone = False
@@ -213,10 +213,10 @@ class Ledger:
             return
         began = time.perf_counter()
         with self._changed:
-            self._waiting = True
+            self._waiting += 1  # threads of the caller that wait
             while self.lags(limit, rate) and self._moves(limit, rate, seconds):
                 pass
-            self._waiting = False
+            self._waiting -= 1
             self.idle_seconds += time.perf_counter() - began
         if self.lags(limit, rate):
             raise DeadlineExceeded(

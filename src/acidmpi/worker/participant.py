@@ -2,17 +2,17 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from acidmpi.errors import ConfigError
+from acidmpi.progress.closing import Closing
 from acidmpi.worker.averaging import Average
 from acidmpi.worker.engine import Engine
 from acidmpi.worker.options import WorkerOptions
 from acidmpi.worker.statistics import WorkerStatistics
 
 
-class Participant(ABC):
+class Participant(Closing, ABC):
     """One rank of a group that averages with one another; a context manager."""
 
     _engine: Engine
@@ -20,17 +20,6 @@ class Participant(ABC):
     @abstractmethod
     def close(self, error: BaseException | None = None) -> None:
         """Answer until all ranks have closed; what is left is the global average."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
 
     @property
     def engine(self) -> Engine:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from acidmpi.arrays.flat import (
     FlatBuffer,
     Piece,
-    Segment,
     View,
     chunks,
     merge,
@@ -79,11 +78,7 @@ def test_a_gradient_has_the_form_of_its_values():
 
 
 def test_named_arrays_are_views_with_their_own_strides():
-    buffer = FlatBuffer(
-        np.arange(7.0),
-        segments=(Segment(0, 0, 7),),
-        views={"w": View(1, 7, (2, 3), (1, 2))},
-    )
+    buffer = FlatBuffer(np.arange(7.0), views={"w": View(1, 7, (2, 3), (1, 2))})
     w = buffer.named("w")
     np.testing.assert_array_equal(w, [[1, 3, 5], [2, 4, 6]])
     w[1, 0] = 9

@@ -115,6 +115,8 @@ def test_options_that_the_method_would_ignore_are_refused_unless_left_alone(meth
         "max_lag": None,
         "pairing": "fifo",
         "safety": 0.5,
+        "chunk_bytes": 1 << 20,
+        "message_bytes": 61440,
         "compression": "topk",
         "matrix_rank": 2,
         "density": 0.1,

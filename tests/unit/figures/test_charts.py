@@ -87,6 +87,22 @@ def test_labels_are_text_and_nothing_else(label):
     )
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_titles_are_not_cut_off_by_the_edge_of_a_picture(count):
+    """A report's say which of several pictures of one kind this one is."""
+    title = "Consensus distance against gradients"
+    title += " (128 ranks, network 100gbit, fault one straggler, hypercube)"
+    words = {"x_label": "rank", "y_label": "s", "title": title}
+    bars = [Bars(values=[1], title="")] * count
+    maps = [HeatMap(values=[[1]], title="")] * count
+    for picture in (
+        line_chart([Line(x=X, y=X, label="a")] * count, **words),
+        bar_charts(bars, **words),
+        heat_maps(maps, value_label="v", **words),
+    ):
+        assert (pixels(picture)[:, -2:] == 255).all()
+
+
 def test_a_label_beginning_with_an_underscore_is_in_the_legend():
     drawn = line_chart([Line(x=X, y=X, label="_name")], **LABELS)
     blank = line_chart([Line(x=X, y=X, label=" ")], **LABELS)

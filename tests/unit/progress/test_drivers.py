@@ -1,9 +1,11 @@
 """Who advances a loop: politely, at once when something happens, and failing loudly."""
 
-import math
+import sys
+import threading
 import time
 
 import pytest
+from support.scripted_loop import ScriptedLoop, act, fail
 
 from acidmpi.errors import DeadlineExceeded
 from acidmpi.progress import Pace
@@ -18,40 +20,8 @@ from acidmpi.progress.drivers import (
 )
 
 
-class FakeLoop:
-    """A loop that counts how often it is looked at, and does what a test tells it."""
-
-    def __init__(self, script=()):
-        self.script = iter(script)
-        self.activity = self.looks = 0
-        self.ended = False
-        self.failed = None
-        self.next = math.inf
-        self.pace = Pace.POLL
-
-    def advance(self):
-        self.looks += 1
-        step = next(self.script, None)
-        pace = None if step is None else step(self)
-        return self.pace if pace is None else pace
-
-    def seconds_to_next(self):
-        return self.next
-
-    def abandon(self, error):
-        self.ended, self.failed = True, error
-
-
 def end(loop):
     loop.ended = True
-
-
-def act(loop):
-    loop.activity += 1
-
-
-def fail(loop):
-    raise ZeroDivisionError("planted")
 
 
 def hot(loop):
@@ -59,12 +29,12 @@ def hot(loop):
 
 
 def thread(script=(), crowd=1.0):
-    loop = FakeLoop(script)
+    loop = ScriptedLoop(script)
     return loop, PollingThread(loop, crowd, "acidmpi.test")
 
 
 def inline(script=(), crowd=1.0):
-    loop = FakeLoop(script)
+    loop = ScriptedLoop(script)
     return loop, PollingCaller(loop, crowd)
 
 
@@ -119,7 +89,7 @@ class Restless(PollingThread):
 
 
 def test_a_busy_thread_is_found():
-    loop = FakeLoop()
+    loop = ScriptedLoop()
     assert looks_during(loop, Restless(loop, 1.0, "busy"), 0.2) > 300
 
 
@@ -166,6 +136,30 @@ def test_waking_ends_a_sleep_and_the_end_needs_no_other():
     assert time.perf_counter() - began < 10.0
 
 
+def wake_within(driver, moment):
+    """Wake it and, after so many lines of that, as a signal handler would, again."""
+    before = iter(range(moment))
+
+    def trace(*_):
+        if next(before, None) is None:
+            sys.settrace(None)
+            driver.wake()
+        return trace
+
+    sys.settrace(trace)
+    driver.wake()
+    sys.settrace(None)
+
+
+@pytest.mark.parametrize("moment", range(20))
+def test_a_signal_handler_may_wake_it_at_any_moment(moment):
+    _, driver = thread()
+    waker = threading.Thread(target=wake_within, args=(driver, moment), daemon=True)
+    waker.start()
+    waker.join(10.0)
+    assert not waker.is_alive()
+
+
 def test_polling_a_thread_does_nothing():
     loop, driver = thread([fail])
     driver.poll()
@@ -183,6 +177,25 @@ def test_polling_goes_on_until_the_loop_waits_for_others():
     before = loop.looks
     driver.poll()
     assert loop.looks == before + 1
+
+
+def test_what_one_thread_advances_no_other_does_meanwhile():
+    inside, go_on = threading.Event(), threading.Event()
+
+    def stay(loop):
+        inside.set()
+        go_on.wait(10.0)
+
+    loop, driver = inline([stay])
+    other = threading.Thread(target=driver.poll)
+    other.start()
+    inside.wait(10.0)
+    driver.poll()
+    assert loop.looks == 1
+    go_on.set()
+    other.join(10.0)
+    driver.poll()
+    assert loop.looks > 1
 
 
 def test_the_caller_runs_the_loop_to_its_end():

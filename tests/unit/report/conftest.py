@@ -22,6 +22,7 @@ def write_run(
     summary=True,
     stop_reason="finished",
     ranks=None,
+    idle_seconds=None,
     **options,
 ) -> Path:
     """A run in which rank i computes at times 0.1, 0.2, … and exchanges with i ± 1."""
@@ -66,7 +67,7 @@ def write_run(
             "versions": {"python": "3.11"},
             "gradients": [steps] * size,
             "bytes_sent": [1000 * (1 + rank) for rank in range(size)],
-            "idle_seconds": [0.4] * size,
+            "idle_seconds": idle_seconds or [0.4] * size,
         }
         (folder / "summary.json").write_text(json.dumps(known))
     return folder

@@ -113,3 +113,24 @@ def test_every_group_is_in_some_picture():
     for most in range(1, 12):
         shown = [g for facet in make_facets(groups, most) for _, g in facet.members]
         assert all(any(group is each for each in shown) for group in groups)
+
+
+def test_all_reduce_of_a_size_without_graphs_has_a_picture_of_its_own():
+    graphs = ("ring", "torus", "complete", "star", "path", "grid", "hypercube")
+    runs = [run("allreduce", size) for size in (8, 16)]
+    groups = make_groups(runs + [run("async", 8, topology=g) for g in graphs])
+    facets = make_facets(groups, 7)
+    assert [(f.title, [label for label, _ in f.members]) for f in facets] == [
+        *((f"8 ranks, {g}", ["allreduce", "async"]) for g in sorted(graphs)),
+        ("16 ranks", ["allreduce"]),
+    ]
+
+
+def test_options_that_no_kind_has_together_leave_no_two_lines_with_one_name():
+    codes = ("none", "fp16", "topk", "efsign", "qsgd", "powersgd", "acpsgd", "onebit")
+    runs = [run("async", topology=graph) for graph in ("ring", "complete")]
+    groups = make_groups(runs + [run("allreduce", compression=c) for c in codes])
+    facets = make_facets(groups, 7)
+    assert sum(len(facet.members) for facet in facets) >= len(groups)
+    for facet in facets:
+        assert len({label for label, _ in facet.members}) == len(facet.members) <= 7

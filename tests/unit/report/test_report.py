@@ -10,8 +10,9 @@ from acidmpi.report.cli import main
 from acidmpi.report.groups import make_groups
 from acidmpi.report.lines import line_of
 from acidmpi.report.page import POLICY
+from acidmpi.report.pictures import _idle_bars
 from acidmpi.report.runs import read_run
-from acidmpi.report.table import columns, make_table, markdown, number
+from acidmpi.report.table import columns, idle_percent, make_table, markdown, number
 
 
 class Page(HTMLParser):
@@ -82,6 +83,23 @@ def test_unfinished_runs_are_named_drawn_and_left_out_of_the_table(
     page = Page((tmp_path / "report" / "report.html").read_text())
     assert "Not finished: 2." in page.text
     assert "| a2cid2 | 2 |" in shown.out
+
+
+def test_idle_time_stays_with_its_rank_where_another_has_died(make):
+    """Summaries have null for a rank that died: those behind it must not move up."""
+    made = [
+        make("a", idle_seconds=[0.4, None, 0.8, 1.2]),
+        make("b", seed=1, idle_seconds=[0.4, 2.0, 0.8, 2.0]),
+        make("c", seed=2, idle_seconds=[None] * 4),
+    ]
+    runs = [read_run(each) for each in made]
+    assert idle_percent(runs[0]) == pytest.approx([10, np.nan, 20, 30], nan_ok=True)
+    assert idle_percent(runs[2]) == []
+    (group,) = make_groups(runs)
+    bars = _idle_bars("", group)
+    assert bars.values == pytest.approx([10, 50, 20, 40])
+    half = [0, np.nan, 0, 200**0.5]
+    assert bars.errors == pytest.approx(half, nan_ok=True)
 
 
 def test_what_files_say_stays_text(make, tmp_path):
@@ -165,6 +183,17 @@ def test_the_consensus_distance_is_that_of_the_second_quarter(make):
         "consensus distance"
         not in make_table(make_groups([short]), columns(None, None)).header
     )
+
+
+def test_a_run_of_gradients_much_longer_than_heartbeats_has_no_distance(make):
+    """A second quarter in which many heartbeats came and no gradient ended."""
+    folder = make("a", steps=2, size=1)
+    beat = '{"schema": 1, "kind": "heartbeat", "seconds": %g, "time": 1, "gradients": 1'
+    beat += ', "total_gradients": 1, "comm_rate": 1.0, "consensus_distance": 0.5}\n'
+    with (folder / "metrics-0.jsonl").open("a") as file:
+        file.writelines(beat % seconds for seconds in np.linspace(0.1, 0.19, 20))
+    table = make_table(make_groups([read_run(folder)]), columns(None, None))
+    assert "consensus distance" not in table.header
 
 
 def test_a_value_that_not_all_runs_have_says_of_how_many(make):

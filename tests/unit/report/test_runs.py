@@ -108,10 +108,11 @@ def test_a_line_that_is_no_record_is_told(tmp_path, line, said):
     assert said in str(caught.value)
 
 
-def test_bytes_that_are_not_text_are_told(tmp_path):
+@pytest.mark.parametrize("before", [0, 1, 2000])
+def test_bytes_that_are_not_text_are_told(tmp_path, before):
     path = tmp_path / "metrics-0.jsonl"
-    path.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(DataError, match="must be a record"):
+    path.write_bytes(b'{"schema": 1, "kind": "new"}\n' * before + b"\xff\xfe\n")
+    with pytest.raises(DataError, match=f"line {before + 1} of .*must be a record"):
         read_records(path)
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +64,12 @@ def test_quadratic_refuses_what_it_would_ignore(name):
     value = {"model": "mlp", "dirichlet": 0.3, "subset": 5}[name]
     with pytest.raises(ConfigError, match=f"quadratic has no {name}"):
         load_task("quadratic", **{name: value})
+
+
+@pytest.mark.parametrize("name", ["digits", "quadratic"])
+def test_a_folder_of_data_is_for_tasks_that_need_one(name):
+    with pytest.raises(ConfigError, match=f"{name} has no data_dir, got '/nope'; "):
+        load_task(name, data_dir=Path("/nope"))
 
 
 def test_heterogeneity_is_for_the_quadratic_alone():

@@ -116,6 +116,7 @@ def test_an_unknown_key_names_the_nearest(capsys, tmp_path):
         (["--task", "cifar10", "--data-dir", "/nowhere"], "/nowhere"),
         (["--model", "transformer"], "unknown model 'transformer'"),
         (["--task", "quadratic", "--model", "mlp"], "has no model"),
+        (["--task", "digits", "--data-dir", "/nope"], "digits has no data_dir"),
         (["--subset", "5000"], "1437"),
         (["--epochs", "1e18"], "--epochs must give at most"),
         (["--task", "quadratic", "--topology", "moebius"], "moebius"),

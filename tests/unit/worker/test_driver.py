@@ -1,61 +1,38 @@
 """How a worker's compute loop is held, and where a failure of its loop goes."""
 
-import math
 import signal
 import threading
 import time
 
 import pytest
+from support.scripted_loop import ScriptedLoop, act, fail
 
 from acidmpi.errors import DeadlineExceeded
-from acidmpi.progress import Pace
 from acidmpi.worker.driver import InlineDriver, ThreadDriver
 from acidmpi.worker.ledger import Ledger
 
 
-class FakeLoop:
-    """A loop that counts how often it is looked at, and does what a test tells it."""
+class TellingLoop(ScriptedLoop):
+    """It tells the ledger of its failure."""
 
     def __init__(self, ledger, script=()):
+        super().__init__(script)
         self.ledger = ledger
-        self.script = iter(script)
-        self.activity = self.looks = 0
-        self.ended = False
-        self.failed = None
-        self.next = math.inf
-        self.pace = Pace.POLL
-
-    def advance(self):
-        self.looks += 1
-        step = next(self.script, None)
-        pace = None if step is None else step(self)
-        return self.pace if pace is None else pace
-
-    def seconds_to_next(self):
-        return self.next
 
     def abandon(self, error):
-        self.ended, self.failed = True, error
+        super().abandon(error)
         self.ledger.fail(error)
-
-
-def act(loop):
-    loop.activity += 1
-
-
-def fail(loop):
-    raise ZeroDivisionError("planted")
 
 
 def thread(script=(), crowd=1.0):
     ledger = Ledger(0, 1, None)
-    loop = FakeLoop(ledger, script)
+    loop = TellingLoop(ledger, script)
     return loop, ledger, ThreadDriver(loop, ledger, crowd, "acidmpi.test")
 
 
 def inline(script=(), crowd=1.0):
     ledger = Ledger(0, 1, None)
-    loop = FakeLoop(ledger, script)
+    loop = TellingLoop(ledger, script)
     return loop, ledger, InlineDriver(loop, ledger, crowd)
 
 

@@ -201,6 +201,24 @@ def test_a_waiting_loop_is_woken(relief):
     assert 0.0 < ledger.idle_seconds < 30.0
 
 
+def test_two_threads_that_wait_are_both_woken():
+    ledger = after(5)
+    limits = (4, 2)
+    first, second = (
+        threading.Thread(target=ledger.wait_for_lag, args=(limit, 1.0, 60.0))
+        for limit in limits
+    )
+    first.start()
+    second.start()
+    time.sleep(0.05)
+    ledger.set_exchanges(1)
+    first.join(10.0)
+    time.sleep(0.05)
+    ledger.set_exchanges(3)
+    second.join(10.0)
+    assert not second.is_alive()
+
+
 def test_a_wait_meets_its_deadline():
     ledger = after(5, goal=100)
     with pytest.raises(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acidmpi.arrays.flat import Array, FlatBuffer, Run, Segment, merge
+from acidmpi.arrays.flat import Array, FlatBuffer, Run, merge
 from acidmpi.arrays.torch.devices import accelerator_for
 from acidmpi.arrays.torch.layout import Groups, Named, lay_out
 from acidmpi.arrays.torch.views import (
@@ -111,6 +111,9 @@ class FlatModel:
 
         Returns:
             Whether the set of parameters with a gradient has changed.
+
+        Raises:
+            ConfigError: the model has moved out of the buffers, or was shared.
         """
         check_kept(self._kept)
         if not any(map(is_not, map(_gradient_of, self._watched), self._expected)):
@@ -220,12 +223,10 @@ class FlatModel:
 
     def _describe(self, index: int) -> FlatBuffer:
         places = [place for place in self.places if place.piece.buffer == index]
-        runs = merge((place.piece for place in places), [True] * len(places))
         values, gradients = self._memory[index]
         return FlatBuffer(
             values.array,
             gradients.array,
-            tuple(Segment(run.group, run.start, run.stop) for run in runs),
             dict(view for place in places for view in named_views(place)),
         )
 
@@ -234,10 +235,14 @@ class FlatModel:
             yield self.gradients[buffer][start:stop]
 
     def _adopt_gradients(self) -> bool:
-        active = [
-            adopt(place.owners, views)
-            for place, views in zip(self.places, self._views, strict=True)
-        ]
+        try:
+            active = [
+                adopt(place.owners, views)
+                for place, views in zip(self.places, self._views, strict=True)
+            ]
+        except (RuntimeError, TypeError):  # torch: a gradient of another type or device
+            self.check_views()
+            raise
         self._check_asleep()
         self._expected = [
             view if has_gradient else None

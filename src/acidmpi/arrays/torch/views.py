@@ -59,9 +59,9 @@ def check_kept(memory: Iterable[Kept]) -> None:
     """Raise `ConfigError` if torch has moved a tensor."""
     if any(kept.tensor.data_ptr() != kept.pointer for kept in memory):
         raise ConfigError(
-            "a model and its optimizer must stay where they are while they train, but "
-            "were moved because they were shared with another process; send clones of "
-            "their tensors, such as copy.deepcopy(model.state_dict())"
+            "a model, its gradients and its optimizer must stay where they are while "
+            "they train, but were moved because they were shared with another process; "
+            "send clones of their tensors, such as copy.deepcopy(model.state_dict())"
         )
 
 

@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from acidmpi.arrays.torch.devices import accelerator_for
 from acidmpi.arrays.torch.layout import DTYPES, dense_strides
-from acidmpi.arrays.torch.views import as_array, is_finite
+from acidmpi.arrays.torch.views import Kept, as_array, check_kept, is_finite, keep
 from acidmpi.compression.protocol import Array, Spec
 from acidmpi.errors import ConfigError
 
@@ -42,16 +42,17 @@ class GradientBuffers:
             _check(name, parameter)
             _check_device(name, parameter, names[0], parameters[0])
         self.parameters = tuple(parameters)
+        self._names = tuple(names)
         self.accelerator = accelerator_for(parameters[0].device)
         """The device that the places are on; None is host memory."""
         self._flats = _allocate(parameters)
         starts = _starts(parameters)
         self._views = [
-            self._flats[p.dtype].as_strided(p.shape, dense_strides(p), start)
+            self._flats[p.dtype].tensor.as_strided(p.shape, dense_strides(p), start)
             for p, start in zip(parameters, starts, strict=True)
         ]
         self.arrays: tuple[Array, ...] = tuple(
-            as_array(self._flats[p.dtype][start : start + p.numel()])
+            self._flats[p.dtype].array[start : start + p.numel()]
             for p, start in zip(parameters, starts, strict=True)
         )
         """Every place as a one-dimensional array, in order of registration."""
@@ -65,19 +66,36 @@ class GradientBuffers:
         """Bring a parameter's gradient into its place; False if there is none.
 
         A sparse gradient is made dense; the first one brings a warning.
+
+        Raises:
+            ConfigError: the places were moved, see `views.Kept`.
         """
+        check_kept(self._flats.values())
         parameter, view = self.parameters[index], self._views[index]
         gradient = parameter.grad
         if gradient is None:
             return False
         if gradient is not view:
             view.copy_(self._dense(gradient.detach()))
-            parameter.grad = view
+            self.show(index)
         return True
 
     def show(self, index: int) -> None:
-        """Make the place the parameter's gradient."""
-        self.parameters[index].grad = self._views[index]
+        """Make the place the parameter's gradient.
+
+        Raises:
+            ConfigError: the places were moved, see `views.Kept`, or the parameter has
+                got another type or device.
+        """
+        check_kept(self._flats.values())
+        try:
+            self.parameters[index].grad = self._views[index]
+        except (RuntimeError, TypeError) as error:
+            raise ConfigError(
+                "a model must keep its types and device while its gradients are averaged, "
+                f"but {self._names[index]!r} was moved or cast; call model.to() before "
+                "the optimizer is made"
+            ) from error
 
     def clean(self, index: int) -> None:
         """Put zeros in a place that holds NaN or infinity; a device is not waited for."""
@@ -148,12 +166,12 @@ def _check_device(name: str, parameter: Tensor, first: str, one: Tensor) -> None
         )
 
 
-def _allocate(parameters: Sequence[Tensor]) -> dict[torch.dtype, Tensor]:
+def _allocate(parameters: Sequence[Tensor]) -> dict[torch.dtype, Kept]:
     sizes: dict[torch.dtype, int] = {}
     for parameter in parameters:
         sizes[parameter.dtype] = sizes.get(parameter.dtype, 0) + parameter.numel()
     return {
-        dtype: torch.zeros(size, dtype=dtype, device=parameters[0].device)
+        dtype: keep(torch.zeros(size, dtype=dtype, device=parameters[0].device))
         for dtype, size in sizes.items()
     }
 

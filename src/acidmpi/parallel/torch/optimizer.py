@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from numbers import Integral
-from types import TracebackType
 from typing import Any, NoReturn, Self, SupportsIndex, cast
 
 from torch import Tensor
@@ -24,6 +23,7 @@ from acidmpi.parallel.torch.closures import Evaluation
 from acidmpi.parallel.torch.conventions import found_infinity, scheduled
 from acidmpi.parallel.torch.names import Names
 from acidmpi.parallel.torch.synchroniser import NonFinite, Synchroniser
+from acidmpi.progress.closing import Closing
 
 FORGETFUL = ("none", "fp16", "bf16")
 """Compressors whose step leaves nothing behind that a skipped one would have to undo."""
@@ -31,7 +31,7 @@ FORGETFUL = ("none", "fp16", "bf16")
 _PLAIN = NoCompression()
 
 
-class DistributedOptimizer(Optimizer):
+class DistributedOptimizer(Closing, Optimizer):
     """Makes an optimizer average gradients over ranks before it uses them.
 
     Every rank of `comm` wraps an optimizer of the same parameters, and trains as usual:
@@ -138,17 +138,6 @@ class DistributedOptimizer(Optimizer):
         self._step_supports_amp_scaling = True
         # Also of the plain optimizer: a scheduler of either may put its own there.
         vars(self)["step"] = scheduled(self, type(self).step)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """Refuse to be pickled or copied: averagers belong to this process."""

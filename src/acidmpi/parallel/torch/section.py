@@ -68,9 +68,10 @@ class Section:
 
     def arrived(self, index: int) -> None:
         """A backward pass has finished the gradient of a parameter."""
-        if not self._touched():
+        takes_part = self._touched()
+        if not (takes_part or self._handed[index]):
             return
-        if self._seen[index]:
+        if self._seen[index]:  # what is handed over is under way: no pass may add to it
             raise ConfigError(
                 "a gradient is averaged once in a step, but a second backward pass "
                 f"reached {self.names[index]!r}; wrap all passes but the last in "

@@ -60,8 +60,8 @@ def test_one_buffer_per_type_and_one_segment_per_group():
     flat = flatten(model, biases, weights)
     double, single = flat.buffers
     assert (double.values.dtype, single.values.dtype) == (np.float64, np.float32)
-    assert double.segments == ((0, 0, 3), (1, 3, 24))
-    assert single.segments == ((0, 0, 7), (1, 7, 42))
+    segments = [run[:4] for run in flat.runs([True] * 4)]
+    assert segments == [(0, 0, 0, 3), (0, 1, 3, 24), (1, 0, 0, 7), (1, 1, 7, 42)]
     assert list(double.views) == ["2.bias", "2.weight"]
 
 

@@ -68,6 +68,17 @@ def test_neighbours_in_reverse_order_are_neighbours_in_memory(parameters):
     assert all(array.flags.c_contiguous for array in held.arrays)
 
 
+def test_a_parameter_that_was_cast_is_told_by_name():
+    first, other = make((2, 2)), make((3,))
+    held = buffers(first, other)
+    other.data = other.data.double()
+    other.grad = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(ConfigError, match=r"'p1' was moved or cast; call model\.to"):
+        held.adopt(1)
+    first.grad = torch.ones(2, 2)
+    assert held.adopt(0)
+
+
 def test_nothing_is_copied_twice():
     p = make((3,))
     held = buffers(p)
@@ -185,3 +196,20 @@ def test_all_parameters_are_on_one_device(monkeypatch):
 def test_other_parameters_are_refused(bad):
     with pytest.raises(ConfigError, match="'p0'"):
         buffers(bad)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("look", [GradientBuffers.adopt, GradientBuffers.show])
+def test_gradients_that_are_shared_with_another_process_are_noticed(dtype, look):
+    # torch moves them and frees their memory, to which an averager goes on to write.
+    parameter = make((300, 100), dtype)
+    held = buffers(parameter)
+    parameter.grad = torch.ones_like(parameter)
+    assert held.adopt(0)
+    before = held.arrays[0].copy()
+    nn.ParameterList([parameter]).share_memory()
+    others = [torch.full((30000,), 7.0) for _ in range(100)]
+    assert (held.arrays[0] == before).all()
+    with pytest.raises(ConfigError, match=r"gradients .* shared with another process"):
+        look(held, 0)
+    assert len(others) == 100

@@ -145,6 +145,18 @@ def two_passes(model):
         backward(model)
 
 
+def test_a_no_sync_pass_adds_nothing_to_gradients_that_are_under_way(model):
+    with pytest.raises(ConfigError, match=r"all passes but the last in no_sync\(\)"):
+        a_pass_and_one_of_its_own(model)
+
+
+def a_pass_and_one_of_its_own(model):
+    with wrap(torch.optim.SGD(model.parameters(), lr=0.1)) as opt:
+        backward(model)
+        with opt.no_sync():
+            backward(model)
+
+
 @pytest.mark.parametrize("what", ["state_dict", "gather_state_dict", "close"])
 def test_what_comes_in_the_middle_of_a_step_names_methods_that_there_are(model, what):
     opt = wrap(torch.optim.SGD(model.parameters(), lr=0.1))
@@ -203,6 +215,17 @@ def test_gradients_left_by_no_sync_are_averaged_by_the_step(model, opt):
     opt.step()
     assert torch.equal(model[2].bias.grad, twice)
     assert opt.statistics().steps == 1
+
+
+def test_a_no_sync_pass_after_synchronize_is_averaged_by_the_step(model, opt):
+    backward(model)
+    opt.synchronize()
+    twice = 2 * model[2].bias.grad
+    with opt.no_sync():
+        backward(model)
+    opt.step()
+    assert torch.equal(model[2].bias.grad, twice)
+    assert opt.statistics().steps == 2
 
 
 def test_a_pass_after_synchronize_begins_a_new_step(model, opt):
