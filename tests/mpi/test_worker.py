@@ -6,6 +6,7 @@ plain torch runs, one for each rank and without any exchange, leave theirs.
 """
 
 import copy
+import gc
 import io
 import json
 import pickle
@@ -530,6 +531,31 @@ def test_a_model_has_one_worker_at_a_time():
                 open_worker(other, optimizer)
         run(train_linearly(worker, model, optimizer, 3))
     open_worker(model, optimizer).close()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_two_workers_may_train_parts_of_one_model(frozen):
+    """As a generator and its critic; what is not trained may be in both."""
+    model = network()
+    first, last = model[0], model[2]
+    ends = []
+    for part in (first, last):
+        for one in (first, last) if frozen else ():
+            one.requires_grad_(one is part)
+        ends.append(open_worker(model, torch.optim.SGD(part.parameters(), lr=0.1)))
+    for worker in ends:
+        worker.close()
+    assert same_everywhere(model)
+    model.requires_grad_(True)
+    open_worker(model, torch.optim.SGD(model.parameters(), lr=0.1)).close()
+
+
+def test_a_worker_that_nobody_has_any_more_holds_no_model():
+    model = network()
+    open_worker(model, OPTIMIZERS["sgd"](groups_of(model)), progress="inline")
+    gc.collect()
+    open_worker(model, OPTIMIZERS["sgd"](groups_of(model))).close()
+    assert same_everywhere(model)
 
 
 def test_what_is_no_model_or_no_optimizer_is_told():

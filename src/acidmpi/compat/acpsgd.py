@@ -7,6 +7,7 @@ function is the number of this process, the argument is the width of low-rank fa
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -117,7 +118,7 @@ def allreduce(tensor: Tensor, name: str | None = None) -> Tensor:
 
 
 def _checked(threshold: Any) -> float:
-    if not isinstance(threshold, int | float) or not 0 <= threshold < math.inf:
+    if not isinstance(threshold, Real) or not 0 <= float(threshold) < math.inf:
         raise ConfigError(
             f"threshold must be a number of MiB, 0 or more, got {threshold!r}; 25 is usual"
         )

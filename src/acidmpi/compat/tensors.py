@@ -23,11 +23,12 @@ _WIDE = {
     torch.float8_e4m3fnuz: torch.float32,
     torch.float8_e5m2: torch.float32,
     torch.float8_e5m2fnuz: torch.float32,
-    torch.float8_e8m0fnu: torch.float32,
     torch.complex32: torch.complex64,
     torch.bool: torch.uint8,
 }
 """What MPI cannot add, in a type that it can."""
+if hasattr(torch, "float8_e8m0fnu"):  # not before torch 2.7
+    _WIDE[torch.float8_e8m0fnu] = torch.float32
 
 
 def check_plain(what: str, tensor: Any) -> None:

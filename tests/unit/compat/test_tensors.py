@@ -1,5 +1,8 @@
 """Tensors to arrays and back."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -125,3 +128,9 @@ def test_splits():
 def test_splits_that_make_no_sense(length, splits):
     with pytest.raises(ConfigError, match="splits"):
         split_lengths(torch.zeros(length), splits, 3)
+
+
+def test_an_older_torch_knows_fewer_types():
+    """The oldest that is allowed is 2.4; this type came with 2.7."""
+    code = "import torch; del torch.float8_e8m0fnu; import acidmpi.compat.tensors"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from numbers import Integral
+from numbers import Real
 from typing import Any, NoReturn, Self, SupportsIndex, cast
 
 from torch import Tensor
@@ -116,7 +116,7 @@ class DistributedOptimizer(Closing, Optimizer):
                 Averager,
                 compressor=compression,
                 comm=comm,
-                bucket_bytes=bucket_bytes,
+                bucket_bytes=int(bucket_bytes),
                 seed=seed,
                 progress=progress,
                 deadline_seconds=deadline_seconds,
@@ -323,12 +323,13 @@ def _check_options(compression: Compressor, nonfinite: str) -> None:
 
 
 def _check_limits(bucket_bytes: Any, deadline_seconds: Any) -> None:
-    if not isinstance(bucket_bytes, Integral) or bucket_bytes < 0:
+    whole = isinstance(bucket_bytes, Real) and float(bucket_bytes).is_integer()
+    if not whole or bucket_bytes < 0:
         raise ConfigError(
             "bucket_bytes must be a whole number ≥ 0 (0: one bucket per parameter), got "
             f"{bucket_bytes!r}"
         )
-    if not isinstance(deadline_seconds, int | float) or not deadline_seconds > 0:
+    if not isinstance(deadline_seconds, Real) or not float(deadline_seconds) > 0:
         raise ConfigError(
             f"deadline_seconds must be a positive number, got {deadline_seconds!r}"
         )

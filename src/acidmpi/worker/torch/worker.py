@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
+from weakref import ref
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ Array = NDArray[Any]
 NonFinite = Literal["raise", "skip"]
 
 _TRAINED: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Parameters that a worker has; two would take them out of one another's buffers."""
+"""Parameters that a worker trains, and that worker as long as somebody has it: two would
+take them out of one another's buffers."""
 
 
 class Worker(Participant):
@@ -96,7 +98,8 @@ class Worker(Participant):
             _check_kinds(model, optimizer)
             _check_plain(optimizer)
             _check_untrained(model)
-            _check_free(model)
+            self._held = _trained(optimizer)
+            _check_free(model, self._held)
             self._flat = FlatModel(
                 model.named_parameters(remove_duplicate=False),
                 [group["params"] for group in optimizer.param_groups],
@@ -105,8 +108,7 @@ class Worker(Participant):
             self._generic = (
                 None if self._fused else GenericOptimizer(optimizer, self._flat)
             )
-        self._held = list(model.parameters())
-        _TRAINED.update(dict.fromkeys(self._held))
+        _TRAINED.update(dict.fromkeys(self._held, ref(self)))
         try:
             with here(self._flat.accelerator):
                 self._prepare(keeping)
@@ -266,7 +268,8 @@ class Worker(Participant):
         if not self._released:
             self._released = True
             for parameter in self._held:
-                del _TRAINED[parameter]
+                if parameter in _TRAINED:
+                    del _TRAINED[parameter]
             if self._fused is not None:
                 self._fused.close()
             self._flat.release()
@@ -343,9 +346,16 @@ def _check_plain(optimizer: Optimizer) -> None:
         )
 
 
-def _check_free(model: nn.Module) -> None:
+def _trained(optimizer: Optimizer) -> list[torch.Tensor]:
+    """What moves into buffers; other parameters, of the same model too, are let be."""
+    groups = optimizer.param_groups
+    return [p for group in groups for p in group["params"] if p.requires_grad]
+
+
+def _check_free(model: nn.Module, trained: Sequence[torch.Tensor]) -> None:
+    taken = {id(p) for p in trained if p in _TRAINED and _TRAINED[p]() is not None}
     for name, parameter in model.named_parameters():
-        if parameter in _TRAINED:
+        if id(parameter) in taken:
             raise ConfigError(
                 "a model is trained by one worker at a time, but another one has "
                 f"{name!r}; close() that one first"
