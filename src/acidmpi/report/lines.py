@@ -18,10 +18,10 @@ Axis = Callable[[Curves], Values]
 def line_of(
     group: Group, x: Axis, y: Axis, *, log_y: bool = False
 ) -> tuple[Values, Values, Values, Values]:
-    """Mean of y over the runs of a group, where all of them have it, with a band.
+    """Mean of y over the runs of a group, where all finished ones have it, with a band.
 
     Args:
-        group: unfinished runs count as far as they go.
+        group: unfinished runs count as far as they go, and do not shorten the others.
         x: what of a run is on the horizontal axis; it must not fall.
         y: what is on the other; NaN where it is not known.
         log_y: the mean is the geometric one, the band a factor; what is not positive
@@ -31,26 +31,37 @@ def line_of(
         x, the mean, and the edges of a band of one standard deviation over runs, which
         is empty where there is one run.
     """
-    lines = [_known(x(run.curves), y(run.curves), log_y) for run in group.runs]
-    lines = [(a, np.log(b) if log_y else b) for a, b in lines if len(a)]
-    common, mean, half = _spread(lines)
+    whole: list[tuple[Values, Values]] = []
+    others: list[tuple[Values, Values]] = []
+    for run in group.runs:
+        a, b = _known(x(run.curves), y(run.curves), log_y)
+        if len(a):
+            (whole if run.finished else others).append((a, np.log(b) if log_y else b))
+    common, mean, half = _spread(whole or others, others if whole else [])
     edges = mean, mean - half, mean + half
     if log_y:
         edges = np.exp(mean), np.exp(mean - half), np.exp(mean + half)
     return common, *edges
 
 
-def _spread(lines: list[tuple[Values, Values]]) -> tuple[Values, Values, Values]:
-    """x, mean and standard deviation of lines on the stretch that all of them have."""
+def _spread(
+    lines: list[tuple[Values, Values]], others: list[tuple[Values, Values]]
+) -> tuple[Values, Values, Values]:
+    """x, mean and standard deviation on the stretch that all `lines` have.
+
+    The others count where they are.
+    """
     if not lines:
         return np.zeros(0), np.zeros(0), np.zeros(0)
     begin, end = max(a[0] for a, _ in lines), min(a[-1] for a, _ in lines)
-    if len(lines) == 1 or end < begin:
+    if len(lines) + len(others) == 1 or end < begin:
         x, y = lines[0]
         return x, y, np.zeros_like(y)
     common = np.linspace(begin, end, POINTS)
-    table = np.array([np.interp(common, a, b) for a, b in lines])
-    return common, table.mean(0), table.std(0, ddof=1)
+    table = np.ma.masked_invalid(
+        [np.interp(common, a, b, np.nan, np.nan) for a, b in lines + others]
+    )
+    return common, table.mean(0).data, table.std(0, ddof=1).filled(0.0)
 
 
 def first_reach(

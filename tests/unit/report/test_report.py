@@ -162,6 +162,20 @@ def test_the_mean_over_runs_and_its_band(make):
     np.testing.assert_allclose(high - low, 2 * half, rtol=0.3, atol=2e-2)
 
 
+def test_a_run_that_was_killed_early_does_not_shorten_the_line_of_the_others(make):
+    made = [make(str(s), seed=s) for s in (0, 1)]
+    made.append(make("2", seed=2, steps=4, decay=0.3, summary=False))
+    (group,) = make_groups([read_run(each) for each in made])
+    x, y, low, high = line_of(group, lambda c: c.gradients, lambda c: c.loss)
+    assert x[-1] == 160
+    late = x > 20
+    np.testing.assert_allclose(y[late], np.exp(-0.1 * x[late] / 4), rtol=0.2)
+    np.testing.assert_allclose(high[late], low[late])
+    assert high[0] > low[0]  # there the third one counts
+    (alone,) = make_groups([read_run(made[2])])
+    assert line_of(alone, lambda c: c.gradients, lambda c: c.loss)[0][-1] == 16
+
+
 def test_seconds_to_a_target(make):
     (group,) = make_groups([read_run(make("a", decay=0.1))])
     table = make_table([group], columns(0.5, 0.8))
