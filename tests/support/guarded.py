@@ -3,6 +3,7 @@
 import numpy as np
 
 from acidmpi.arrays import bfloat16
+from acidmpi.kernels.protocol import OneByOne
 
 
 class GuardedHost:
@@ -25,7 +26,7 @@ class GuardedHost:
         return _Unless(self._kernels, word)
 
 
-class _Unless:
+class _Unless(OneByOne):
     def __init__(self, kernels, word):
         self._kernels, self._word = kernels, word
 

@@ -22,6 +22,7 @@ using std::sqrt;
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
+#define __grid_constant__
 struct Place { unsigned int x; };
 static Place gridDim, blockDim, blockIdx, threadIdx;
 static void place(unsigned blocks, unsigned threads, unsigned block, unsigned thread)
@@ -34,8 +35,6 @@ _FLOAT16 = """
 static inline float load(unsigned short value) { return _cvtsh_ss(value); }
 static inline unsigned short store(float value) { return _cvtss_sh(value, 0); }
 """
-
-_CTYPES = {"d": ctypes.c_double, "?": ctypes.c_bool, "q": ctypes.c_longlong}
 
 
 class HostDevice:
@@ -65,9 +64,11 @@ class HostDevice:
         """Where an array begins."""
         return array.ctypes.data
 
-    def number(self, kind: str, value: float):
-        """A scalar argument."""
-        return _CTYPES[kind](value)
+    def structure(self, data: bytes):
+        """By value, on the stack."""
+        words = ctypes.c_longlong * (len(data) // 8)
+        kind = type("Structure", (ctypes.Structure,), {"_fields_": [("words", words)]})
+        return kind.from_buffer_copy(data)
 
     def copy(self, destination, origin) -> None:
         """At once."""

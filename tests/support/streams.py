@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 
+from acidmpi.kernels.protocol import OneByOne
 from support import guarded
 
 
@@ -244,7 +245,7 @@ class Gpu(CurrentStream):
         self.world.churn()
 
 
-class QueuedKernels:
+class QueuedKernels(OneByOne):
     """Kernels whose work is queued on the device's current stream, cut into parts.
 
     Args:

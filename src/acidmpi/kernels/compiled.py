@@ -5,15 +5,16 @@ A loop is a row of `variants.LAYOUTS`; a backend finds it for the types at hand 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy.typing as npt
 
 from acidmpi.kernels.hyper import SGD, Adam, Add, Hyper, adam_scalars, sgd_scalars
-from acidmpi.kernels.protocol import Array
+from acidmpi.kernels.protocol import Array, OneByOne, Step
 from acidmpi.kernels.variants import Variant, needed
 
 
-class CompiledKernels(ABC):
+class CompiledKernels(OneByOne, ABC):
     """Loops are compiled for the types at hand on first use, or before by `warm`."""
 
     @abstractmethod
@@ -60,15 +61,30 @@ class CompiledKernels(ABC):
         hyper: Hyper,
     ) -> None:
         """See `Kernels.apply_gradient`."""
-        arrays = (x, x_tilde, gradient)
-        match hyper:
-            case SGD():
-                memory = state if hyper.momentum else (None,)
-                self._run("sgd", (*arrays, *memory), weight, *sgd_scalars(hyper))
-            case Adam():
-                self._run("adam", (*arrays, *state), weight, *adam_scalars(hyper))
-            case Add():
-                self._run("add", arrays, weight, hyper.zero_gradient)
+        call = gradient_call((x, x_tilde, gradient, state, hyper), weight)
+        self._run(call.loop, call.arrays, *call.scalars)
+
+
+class Call(NamedTuple):
+    """A loop and what it works on."""
+
+    loop: str
+    arrays: tuple[Array | None, ...]
+    scalars: tuple[float, ...]
+
+
+def gradient_call(step: Step, weight: float) -> Call:
+    """The loop that `Kernels.apply_gradient` is."""
+    x, x_tilde, gradient, state, hyper = step
+    arrays = (x, x_tilde, gradient)
+    match hyper:
+        case SGD():
+            memory = state if hyper.momentum else (None,)
+            return Call("sgd", (*arrays, *memory), (weight, *sgd_scalars(hyper)))
+        case Adam():
+            return Call("adam", (*arrays, *state), (weight, *adam_scalars(hyper)))
+        case Add():
+            return Call("add", arrays, (weight, hyper.zero_gradient))
 
 
 def one_length(arrays: Iterable[Array | None]) -> int:

@@ -10,7 +10,7 @@ uint16, which stands for bfloat16. `x_tilde` and the optimiser's state are float
 result is rounded to nearest even, and NaN and infinity stay what they are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -20,6 +20,10 @@ from acidmpi.kernels.hyper import Hyper
 
 Array = npt.NDArray[Any]
 """A NumPy array, or what behaves like one on a device."""
+
+
+Step = tuple[Array, Array | None, Array, tuple[Array, ...], Hyper]
+"""One update: x, x̃, the gradient, the optimiser's state and the rule."""
 
 
 class Kernels(Protocol):
@@ -63,6 +67,10 @@ class Kernels(Protocol):
         """
         ...
 
+    def apply_gradients(self, steps: Sequence[Step], weight: float) -> None:
+        """`apply_gradient` for each of `steps`, whose arrays have nothing in common."""
+        ...
+
     def apply_exchange(
         self,
         x: Array,
@@ -77,6 +85,15 @@ class Kernels(Protocol):
         If `sent` is `x`, `received` is `x_tilde` and `b = -a`, this mixes by `a`.
         """
         ...
+
+
+class OneByOne:
+    """Of a backend that makes updates one after the other."""
+
+    def apply_gradients(self: Kernels, steps: Sequence[Step], weight: float) -> None:
+        """See `Kernels.apply_gradients`."""
+        for x, x_tilde, gradient, state, hyper in steps:
+            self.apply_gradient(x, x_tilde, gradient, state, weight, hyper)
 
 
 class GuardedKernels(Kernels, Protocol):
@@ -94,9 +111,10 @@ class GuardedKernels(Kernels, Protocol):
         ...
 
     def unless(self, word: Array) -> Kernels:
-        """Kernels whose `apply_gradient` leaves the gradient out if `word` is not zero.
+        """Kernels whose updates leave the gradient out if `word` is not zero.
 
         They mix then, set the gradient to zero if that is asked for, and leave the
         optimiser's state as it is. The word is read when the work is done.
+        To keep them is quicker: they remember where arrays lie.
         """
         ...

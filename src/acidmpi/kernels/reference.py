@@ -7,12 +7,12 @@ import numpy.typing as npt
 
 from acidmpi.arrays import bfloat16
 from acidmpi.kernels.hyper import SGD, Adam, Add, Hyper
-from acidmpi.kernels.protocol import Array
+from acidmpi.kernels.protocol import Array, OneByOne
 
 Vector = npt.NDArray[np.float64]
 
 
-class ReferenceKernels:
+class ReferenceKernels(OneByOne):
     """Every result is computed in float64 and rounded once, when it is stored."""
 
     def warm(

@@ -35,6 +35,8 @@ Array = NDArray[Any]
 LARGEST_CARRY = 0.5
 """Carrying a jump back by θ multiplies its difference, and rounding, by e^(2θ)."""
 
+MOST_VIEWS = 1 << 14
+
 
 class Update(NamedTuple):
     """One fused launch of a gradient event on a slice of a buffer."""
@@ -85,6 +87,8 @@ class RankState:
             self._tilde = tuple(
                 site.companion(x) if accelerated else None for x in arrays
             )
+        self._views: dict[tuple[int, int, int], tuple[Array, Array | None]] = {}
+        """Slices of both: a chunk is the same each time, and a device's cost to make."""
         self.restart()
         self._sampler = Sampler(self._begin_sample)
         self._gaps: tuple[tuple[tuple[int, int, int], ...], list[Chunk]] = ((), [])
@@ -200,9 +204,10 @@ class RankState:
             theta = self._now()
             weight = mixing_weight(theta - self._stands_at)
 
+            steps = [(*self._slices(u), u.gradient, u.state, u.hyper) for u in updates]
+
             def apply(kernels: Kernels) -> None:
-                for update in updates:
-                    _apply(kernels, update, self._slices(update), weight)
+                kernels.apply_gradients(steps, weight)
 
             if guard is None:
                 apply(self.kernels)
@@ -272,9 +277,16 @@ class RankState:
         return self._theta.at(self.units.now())
 
     def _slices(self, part: "Chunk | Update") -> tuple[Array, Array | None]:
-        tilde = self._tilde[part.buffer]
-        span = slice(part.start, part.stop)
-        return self.arrays[part.buffer][span], None if tilde is None else tilde[span]
+        where = part[:3]
+        found = self._views.get(where)
+        if found is None:
+            if len(self._views) >= MOST_VIEWS:
+                self._views.clear()
+            buffer, start, stop = where
+            x, tilde = self.arrays[buffer][start:stop], self._tilde[buffer]
+            found = x, None if tilde is None else tilde[start:stop]
+            self._views[where] = found
+        return found
 
     def _mix_all(self) -> None:
         theta = self._now()
@@ -301,16 +313,6 @@ class RankState:
             ]
             self._gaps = (covered, gaps)
         return self._gaps[1]
-
-
-def _apply(
-    kernels: Kernels,
-    update: Update,
-    slices: tuple[Array, Array | None],
-    weight: float,
-) -> None:
-    _, _, _, gradient, state, hyper = update
-    kernels.apply_gradient(*slices, gradient, state, weight, hyper)
 
 
 def _blocks_between(

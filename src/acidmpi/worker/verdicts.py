@@ -48,6 +48,22 @@ class Verdict(NamedTuple):
     """Of the first number that is not finite; None if the gradient was applied."""
 
 
+class Word(NamedTuple):
+    """What the device notes its verdict in."""
+
+    place: Array
+    """In its memory."""
+
+    told: Array
+    """The copy in the host's."""
+
+    unless: Kernels
+    """Those that heed it."""
+
+    used: bool = True
+    """Whether it may be anything but zero."""
+
+
 class Verdicts:
     """Decides on the device, and tells the host later.
 
@@ -66,9 +82,11 @@ class Verdicts:
         self._device, self._kernels = accelerator, kernels
         words = accelerator.empty(late, np.uint64)
         told = accelerator.pinned(8 * late).view(np.uint64)
-        self._free = deque((words[k : k + 1], told[k : k + 1]) for k in range(late))
-        """A word in the device's memory and its copy in the host's."""
-        self._coming: deque[tuple[Event, Array, Array, Any]] = deque()
+        places = [slice(k, k + 1) for k in range(late)]
+        self._free = deque(
+            Word(words[k], told[k], kernels.unless(words[k])) for k in places
+        )
+        self._coming: deque[tuple[Event, Word, Any]] = deque()
 
     def apply(
         self, spans: Sequence[Span], about: Any, update: Callable[[Kernels], None]
@@ -83,13 +101,14 @@ class Verdicts:
             update: queues the update with the kernels it is given.
         """
         device, stream = self._device, self._device.caller()
-        word, told = self._free.popleft()
-        device.clear(word, stream)
+        word = self._free.popleft()
+        if word.used:
+            device.clear(word.place, stream)
         for gradient, start in spans:
-            self._kernels.find_nonfinite(gradient, word, start)
-        update(self._kernels.unless(word))
-        device.copy(told, word, stream)
-        self._coming.append((device.record(stream), word, told, about))
+            self._kernels.find_nonfinite(gradient, word.place, start)
+        update(word.unless)
+        device.copy(word.told, word.place, stream)
+        self._coming.append((device.record(stream), word, about))
 
     def heard(self) -> list[Verdict]:
         """Those that have come, in order; waits only if there is no word left.
@@ -117,9 +136,10 @@ class Verdicts:
         return verdicts
 
     def _take(self) -> Verdict:
-        _, word, told, about = self._coming.popleft()
-        self._free.append((word, told))
-        return Verdict(about, position(int(told[0])))
+        _, word, about = self._coming.popleft()
+        found = position(int(word.told[0]))
+        self._free.append(word._replace(used=found is not None))
+        return Verdict(about, found)
 
     def _wait(self, event: Event) -> None:
         deadline = Deadline(WORD_SECONDS, WallClock(), "a step of the GPU")

@@ -1,6 +1,7 @@
 """CUDA kernels without a GPU: NVRTC takes every source, and the host does its sums."""
 
 import re
+import struct
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,13 @@ from acidmpi.errors import ConfigError
 from acidmpi.kernels.cuda import finite
 from acidmpi.kernels.cuda import source as sources
 from acidmpi.kernels.cuda.backend import CudaKernels
-from acidmpi.kernels.cuda.source import OPTIONS, names, source
+from acidmpi.kernels.cuda.source import (
+    OPTIONS,
+    most_parts,
+    names,
+    part_format,
+    source,
+)
 from acidmpi.kernels.hyper import SGD, Adam, Add
 from acidmpi.kernels.variants import Variant, needed
 from acidmpi.testing.kernel_cases import DTYPES, host, mix, run, same, step, vectors
@@ -44,6 +51,10 @@ def test_nvrtc_takes_every_source(variant, architecture):
     packs, single = names(variant)
     assert set(kernels) == {packs, single}
     assert " fma.rn" not in text, "a multiplication and an addition became one"
+    assert ".local" not in text, "the table was copied"
+    table = struct.calcsize(part_format(variant)) * most_parts(variant.loop)
+    assert text.count(f"_param_0[{table}]") >= 2, "another layout than is packed"
+    assert table <= 4096 - 8
     for word, letters in (("ld", "r"), ("st", "wz")):
         moves = re.findall(rf"{word}\.global\.v(2\.\w64|4\.\w32)", kernels[packs])
         assert len(moves) >= _expected(variant, letters), word
@@ -202,6 +213,65 @@ def test_a_word_leaves_the_gradient_out_and_mixes(rule, x_tilde, dtype, folder):
         word[0] = ~np.uint64(5)
         left_out = run(subject, guarded(word, rule, weight), arrays, offset)
         _same_all(left_out, SimpleNamespace(**expected))
+
+
+def groups(kernels, weight, word, together):
+    """Ten groups of SGD, one of Adam and one without numbers, in packs and not."""
+    chance = np.random.default_rng(7)
+    steps = []
+    for k in range(12):
+        n, adam = (0 if k == 11 else 40 + 30 * k), k == 4
+        memory = chance.random((5, n + 40)).astype(np.float32)
+        starts = [-array.ctypes.data % 16 // 4 + (k % 3 == 2) for array in memory]
+        x, tilde, gradient, first, second = (
+            array[start : start + n]
+            for array, start in zip(memory, starts, strict=True)
+        )
+        rule = SGD(0.1 * k, momentum=0.9, zero_gradient=True)
+        rule = Adam(0.1, 0.9, 0.99, 1e-8, 0.1, True, 3) if adam else rule
+        steps.append((x, tilde, gradient, (first, second) if adam else (first,), rule))
+    kept = kernels.unless(word)
+    for _ in range(3):
+        if together:
+            kept.apply_gradients(steps, weight)
+        else:
+            for *arrays, rule in steps:
+                kernels.apply_gradient(*arrays, weight, rule)
+        weight += 0.1
+    return [array for x, t, g, state, _ in steps for array in (x, t, g, *state)]
+
+
+@needs_compiler
+def test_groups_in_one_launch_are_what_they_are_one_by_one(folder):
+    one, all_ = HostDevice(folder), HostDevice(folder)
+    word = np.zeros(1, np.uint64)
+    alone = groups(CudaKernels(one), 0.2, word, together=False)
+    for a, b in zip(groups(CudaKernels(all_), 0.2, word, True), alone, strict=True):
+        same(a, b, "a group")
+    packs, single = "sgd_ffff_packs", "sgd_ffff_single"
+    assert all_.launched == 3 * [packs, single, "adam_fffff_packs"]
+    assert [one.launched.count(name) for name in (packs, single)] == [3 * 7, 3 * 3]
+
+
+@needs_compiler
+def test_more_groups_than_a_launch_takes_are_several(folder):
+    device, word = HostDevice(folder), np.zeros(1, np.uint64)
+    x = np.zeros(19 * 8, np.float64)
+    one = np.ones(8)
+    steps = [(x[k : k + 8], None, one, (), Add()) for k in range(0, x.size, 8)]
+    CudaKernels(device).unless(word).apply_gradients(steps, 0.0)
+    assert len(device.launched) == -(-19 // sources.MOST_PARTS)
+    assert (x == 1.0).all()
+
+
+@needs_compiler
+def test_kernels_that_are_kept_see_other_arrays(folder):
+    word = np.zeros(1, np.uint64)
+    kept = CudaKernels(HostDevice(folder)).unless(word)
+    for size in (8, 5):
+        both = np.zeros((2, size))
+        kept.apply_gradients([(*both, np.ones(size), (), Add())], 0.0)
+        assert (both == 1.0).all()
 
 
 def _same_all(actual, expected):

@@ -11,6 +11,7 @@ from acidmpi.arrays.precision import narrow, widen
 from acidmpi.arrays.site import HostSite
 from acidmpi.kernels import load
 from acidmpi.kernels.hyper import Add
+from acidmpi.kernels.protocol import OneByOne
 from acidmpi.testing.exchanges import ManualUnits
 from acidmpi.worker import state as state_module
 from acidmpi.worker.state import RankState, Update
@@ -244,7 +245,7 @@ def test_a_snapshot_tells_the_moment_of_its_reading():
 # The lock.
 
 
-class Torn:
+class Torn(OneByOne):
     """Kernels that another thread can interrupt between reading and writing."""
 
     def __init__(self, seconds=2e-5):

@@ -165,6 +165,20 @@ def test_a_device_that_hangs_is_told(waits, monkeypatch):
         one.verdicts.rest()
 
 
+def test_a_word_is_cleared_before_its_first_use_and_after_a_verdict_that_is_bad():
+    one = Rank(World(eager=True))
+    cleared, clear = [], one.gpu.clear
+
+    def note(array, stream):
+        cleared.append(one.steps)
+        clear(array, stream)
+
+    one.gpu.clear = note
+    for _ in range(4 * LATE):
+        one.step()
+    assert cleared == [*range(1, LATE + 1), *(LATE + k for k in sorted(BAD))]
+
+
 def test_the_stand_in_of_host_memory_does_the_same():
     """What the tests of whole workers use in place of the kernels."""
     kernels, word = GuardedHost(load("reference")), np.zeros(1, np.uint64)

@@ -1,29 +1,24 @@
 """The kernels on a GPU: check the arrays, find the kernel, launch it.
 
 Nothing here waits: a call returns once its kernel is queued on the stream that is current
-for CuPy in this thread. Scalars are arguments of the launch.
+for CuPy in this thread.
 """
 
-from collections.abc import Iterable
-from functools import reduce
-from operator import or_
+from collections.abc import Iterable, Sequence
+from operator import is_
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from acidmpi.kernels.compiled import CompiledKernels, one_length
+from acidmpi.kernels.compiled import Call, CompiledKernels, gradient_call, one_length
 from acidmpi.kernels.cuda import finite
+from acidmpi.kernels.cuda.batches import Batch, Kind, batches, blocks_for
 from acidmpi.kernels.cuda.protocol import Device, Launch
-from acidmpi.kernels.cuda.source import PACK_BYTES, THREADS, names, source, takes_word
+from acidmpi.kernels.cuda.source import PACK_BYTES, THREADS, names, source
 from acidmpi.kernels.hyper import Hyper
-from acidmpi.kernels.protocol import Array, Kernels
-from acidmpi.kernels.variants import LAYOUTS, Variant, check, kinds
-
-BLOCKS_PER_MULTIPROCESSOR = 32
-"""Most blocks of a launch: enough to fill it several times over, few enough that what
-every thread does before its loop costs nothing."""
+from acidmpi.kernels.protocol import Array, Kernels, Step
+from acidmpi.kernels.variants import Variant, check
 
 
 class CudaKernels(CompiledKernels):
@@ -50,12 +45,16 @@ class CudaKernels(CompiledKernels):
         dtypes = tuple(dtypes)
         super().warm(dtypes, rules, x_tilde)
         for dtype in dtypes:
-            self._find(Variant(finite.LOOP, np.dtype(dtype).char))
+            self._compile(Variant(finite.LOOP, np.dtype(dtype).char))
 
     def find_nonfinite(self, gradient: Array, word: Array, start: int) -> None:
         """See `GuardedKernels.find_nonfinite`."""
-        scalars = [self._device.number("q", start), self._device.address(word)]
-        self._launch(Variant(finite.LOOP, gradient.dtype.char), [gradient], scalars)
+        n, place = one_length([gradient]), self._device.address(gradient)
+        kind = Kind(Variant(finite.LOOP, gradient.dtype.char), place % PACK_BYTES == 0)
+        launch = self.find(kind)
+        if n:
+            arguments = [place, n, start, self._device.address(word)]
+            launch(blocks_for(self._device, kind, n), THREADS, arguments)
 
     def unless(self, word: Array) -> Kernels:
         """See `GuardedKernels.unless`."""
@@ -77,7 +76,7 @@ class CudaKernels(CompiledKernels):
             self._run("exchange", (x, x_tilde, sent, received), a, b)
 
     def _prepare(self, variant: Variant) -> None:
-        self._find(variant)
+        self._compile(variant)
 
     def _copy(self, out: Array, x: Array) -> None:
         self._device.copy(out, x)
@@ -85,45 +84,28 @@ class CudaKernels(CompiledKernels):
     def _run(
         self, loop: str, arrays: tuple[Array | None, ...], *scalars: float
     ) -> None:
-        self.run(loop, arrays, scalars)
+        calls = [Call(loop, arrays, scalars)]
+        self.launch(self.batches(calls), calls)
 
-    def run(
-        self,
-        loop: str,
-        arrays: tuple[Array | None, ...],
-        scalars: tuple[float, ...],
-        word: int = 0,
-    ) -> None:
-        """Queue a loop; `word` is the address that `takes_word` speaks of, or 0."""
-        present = [array for array in arrays if array is not None]
-        named = zip(LAYOUTS[loop].scalars, scalars, strict=True)
-        numbers = [self._device.number(kind, value) for kind, value in named]
-        if takes_word(loop):
-            numbers.append(word)
-        self._launch(Variant(loop, kinds(arrays)), present, numbers)
+    def batches(self, calls: Sequence[Call]) -> list[Batch]:
+        """The launches that `calls` are; their kernels are compiled."""
+        found = batches(self._device, calls)
+        for batch in found:
+            self.find(batch.kind)
+        return found
 
-    def _launch(
-        self, variant: Variant, present: list[Array], numbers: list[Any]
-    ) -> None:
-        n = one_length(present)
-        packs, single = self._find(variant)
-        if n == 0:
-            return
-        device = self._device
-        places = [device.address(array) for array in present]
-        aligned = reduce(or_, places) % PACK_BYTES == 0
-        width = PACK_BYTES // present[0].itemsize if aligned else 1
-        arguments = [*places, device.number("q", n), *numbers]
-        launch = packs if aligned else single
-        launch(self._blocks(n // width + 1), THREADS, arguments)
+    def launch(self, found: list[Batch], calls: Sequence[Call], word: int = 0) -> None:
+        """Queue them; `word` is the address that `takes_word` speaks of, or 0."""
+        for batch in found:
+            table = self._device.structure(batch.table(calls))
+            arguments = [table, word] if batch.guarded else [table]
+            self.find(batch.kind)(batch.blocks, THREADS, arguments)
 
-    def _blocks(self, turns: int) -> int:
-        most = BLOCKS_PER_MULTIPROCESSOR * self._device.multiprocessors
-        return min(-(-turns // THREADS), most)
-
-    def _find(self, variant: Variant) -> tuple[Launch, ...]:
-        found = self._compiled.get(variant)
-        return found if found is not None else self._compile(variant)
+    def find(self, kind: Kind) -> Launch:
+        """The kernel."""
+        found = self._compiled.get(kind.variant)
+        packs, single = self._compile(kind.variant) if found is None else found
+        return packs if kind.aligned else single
 
     def _compile(self, variant: Variant) -> tuple[Launch, ...]:
         with self._lock:
@@ -138,7 +120,14 @@ class _Unless(CompiledKernels):
 
     def __init__(self, kernels: CudaKernels, word: int) -> None:
         self._kernels, self._word = kernels, word
+        self._calls: list[Call] = []
+        self._batches: list[Batch] = []
+        """What `_calls` are; they keep their arrays alive."""
         self.apply_exchange = kernels.apply_exchange
+
+    def apply_gradients(self, steps: Sequence[Step], weight: float) -> None:
+        """See `Kernels.apply_gradients`; one launch for as many as it takes."""
+        self._launch([gradient_call(step, weight) for step in steps])
 
     def _prepare(self, variant: Variant) -> None:
         self._kernels._prepare(variant)
@@ -149,7 +138,20 @@ class _Unless(CompiledKernels):
     def _run(
         self, loop: str, arrays: tuple[Array | None, ...], *scalars: float
     ) -> None:
-        self._kernels.run(loop, arrays, scalars, self._word)
+        self._launch([Call(loop, arrays, scalars)])
+
+    def _launch(self, calls: list[Call]) -> None:
+        if not _same(calls, self._calls):
+            self._calls, self._batches = calls, self._kernels.batches(calls)
+        self._kernels.launch(self._batches, calls, self._word)
+
+
+def _same(calls: list[Call], others: list[Call]) -> bool:
+    """Whether they work on the very same arrays."""
+    return len(calls) == len(others) and all(
+        mine.loop == other.loop and all(map(is_, mine.arrays, other.arrays))
+        for mine, other in zip(calls, others, strict=True)
+    )
 
 
 def _text(variant: Variant) -> str:

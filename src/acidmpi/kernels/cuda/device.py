@@ -9,8 +9,6 @@ from acidmpi.kernels.cuda.protocol import Launch
 from acidmpi.kernels.cuda.source import OPTIONS
 from acidmpi.kernels.protocol import Array
 
-_NUMBERS = {"d": np.float64, "?": np.bool_, "q": np.int64}
-
 
 class Gpu:
     """The GPU that is current when this is made; launches go to CuPy's current stream.
@@ -41,9 +39,9 @@ class Gpu:
             )
         return int(array.data.ptr)
 
-    def number(self, kind: str, value: float) -> Any:
-        """A scalar argument: `d` a double, `?` a flag, `q` a length."""
-        return _NUMBERS[kind](value)
+    def structure(self, data: bytes) -> Any:
+        """An argument by value: CuPy takes any NumPy array of one element for it."""
+        return np.frombuffer(data, np.dtype((np.void, len(data))))
 
     def copy(self, destination: Array, origin: Array) -> None:
         """Copy between arrays of one type, in the order of the current stream."""

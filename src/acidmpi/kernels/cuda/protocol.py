@@ -22,8 +22,8 @@ class Device(Protocol):
         """Where a contiguous array begins."""
         ...
 
-    def number(self, kind: str, value: float) -> Any:
-        """A scalar argument: `d` a double, `?` a flag, `q` a length."""
+    def structure(self, data: bytes) -> Any:
+        """An argument that is a structure, passed by value; a whole number is one too."""
         ...
 
     def copy(self, destination: Array, origin: Array) -> None:

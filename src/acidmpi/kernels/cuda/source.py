@@ -6,7 +6,9 @@ doubles, rounded on the device as the CPU's loops round them. No header is neede
 NVRTC alone compiles it. Multiplications and additions must stay apart (`OPTIONS`): the
 baseline gets the same bits with and without a companion.
 
-A kernel's threads stride through the arrays: any grid is right, and one thread is enough.
+A kernel is given a table of *parts*: where the arrays of each are and with which numbers,
+as one structure, so that the groups of an optimizer are one launch. Each part has some of
+the blocks, whose threads stride through it: any number is right, and one thread enough.
 
 Kernels that apply a gradient take the address of a word besides, or none. If the word is
 not zero, which `kernels.cuda.finite` decides, they mix and leave the gradient out.
@@ -21,6 +23,9 @@ OPTIONS = ("--std=c++17", "--fmad=false")
 
 THREADS = 256
 """Threads of a block."""
+
+MOST_PARTS = 8
+"""Parts of a kernel that applies gradients: a table of them is about a kilobyte."""
 
 PACK_BYTES = 16
 """What one thread reads of `x` at a time."""
@@ -218,6 +223,7 @@ def source(variant: Variant) -> str:
     lines = [
         *defined,
         types(x),
+        _table(roles, variant),
         _element(loop, roles, variant),
         _kernel(packs, PACK_BYTES // _BYTES[x], roles, variant),
         _kernel(single, 1, roles, variant),
@@ -240,6 +246,27 @@ def present(variant: Variant) -> list[Role]:
     """The arrays of a variant that are there."""
     roles = _LOOPS[variant.loop].roles
     return [r for r, k in zip(roles, variant.arrays, strict=True) if k != "n"]
+
+
+def most_parts(loop: str) -> int:
+    """How many parts one launch takes."""
+    return MOST_PARTS if takes_word(loop) else 1
+
+
+def part_format(variant: Variant) -> str:
+    """A part for `struct`: addresses, length, the block behind its last, scalars."""
+    addresses = "q" * len(present(variant))
+    return f"{addresses}qq{LAYOUTS[variant.loop].scalars}0q"
+
+
+def _table(roles: list[Role], variant: Variant) -> str:
+    """What `part_format` packs."""
+    members = [f"{role.stored}* {role.name};" for role in roles]
+    members += ["long long n, end;", *(f"{s};" for s in _scalars(variant))]
+    return f"""
+struct Part {{ {" ".join(members)} }};
+struct Table {{ Part parts[{most_parts(variant.loop)}]; }};
+"""
 
 
 def _scalars(variant: Variant) -> list[str]:
@@ -275,12 +302,13 @@ def _write(role: Role) -> str:
 
 def _kernel(name: str, width: int, roles: list[Role], variant: Variant) -> str:
     """The loop over packs of `width` elements, and over what is left of them."""
-    pointers = ", ".join(f"{role.stored}* {role.name}" for role in roles)
-    scalars = ", ".join(_scalars(variant))
+    members = [f"{role.stored}* {role.name}" for role in roles] + _scalars(variant)
+    reads = "\n".join(f"    {m} = part.{m.split()[-1]};" for m in members)
+    argument = "const __grid_constant__ Table table"
     passed = ", ".join(_LOOPS[variant.loop].scalars)
     look = ""
     if takes_word(variant.loop):
-        scalars += ", const unsigned long long* word"
+        argument += ", const unsigned long long* word"
         passed += ", apply"
         look = "    const bool apply = word == nullptr || *word == 0;\n"
     loads = "\n".join(
@@ -296,11 +324,16 @@ struct {align}Pack_T {{ T v[{width}]; }};
 struct {align}Pack_W {{ W v[{width}]; }};
 }}
 extern "C" __global__ void __launch_bounds__({THREADS})
-{name}({pointers}, long long n, {scalars})
+{name}({argument})
 {{
     using namespace {name}_types;
-{look}    const long long stride = (long long) gridDim.x * blockDim.x;
-    const long long me = (long long) blockIdx.x * blockDim.x + threadIdx.x;
+{look}    int mine = 0;
+    long long begin = 0;
+    while (blockIdx.x >= table.parts[mine].end) begin = table.parts[mine++].end;
+    const Part& part = table.parts[mine];
+{reads}
+    const long long n = part.n, stride = (part.end - begin) * blockDim.x;
+    const long long me = (blockIdx.x - begin) * blockDim.x + threadIdx.x;
     const long long packs = n / {width};
     for (long long i = me; i < packs; i += stride) {{
 {loads}
