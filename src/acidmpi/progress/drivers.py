@@ -123,6 +123,11 @@ class PollingThread:
             self._quiet.acquire(timeout=seconds)
 
 
+_GOING: set["PollingCaller"] = set()
+"""Those that have been started and not finished, by any thread: MPI writes to the memory
+of their loops, also when nobody has them any more."""
+
+
 class PollingCaller:
     """The caller advances the loop, in its own thread: for MPI below THREAD_MULTIPLE.
 
@@ -138,6 +143,7 @@ class PollingCaller:
 
     def start(self) -> None:
         """Begin: the first look."""
+        _GOING.add(self)
         self.poll()
 
     def wake(self) -> None:
@@ -155,7 +161,10 @@ class PollingCaller:
 
     def finish(self) -> None:
         """Advance until the loop has ended or failed: its own deadlines bound that."""
-        self.wait(lambda: self._loop.ended, math.inf)
+        try:
+            self.wait(lambda: self._loop.ended, math.inf)
+        finally:
+            _GOING.discard(self)
 
     def wait(self, over: Callable[[], bool], seconds: float) -> bool:
         """Poll with back-off until `over()`; whether it had to wait at all.

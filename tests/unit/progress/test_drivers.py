@@ -1,8 +1,10 @@
 """Who advances a loop: politely, at once when something happens, and failing loudly."""
 
+import gc
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 from support.scripted_loop import ScriptedLoop, act, fail
@@ -261,3 +263,17 @@ def test_waiting_for_the_caller_is_no_step_towards_longer_sleeps():
     driver.start()
     driver.finish()
     assert slept == [*[IDLE_SECONDS] * 9, SHORTEST_SLEEP_SECONDS]
+
+
+def test_a_loop_lives_until_it_is_finished():
+    """MPI may still write to what it has posted, though its owner is gone."""
+    loop, driver = inline([lambda loop: None, end])
+    driver.start()
+    gone = weakref.ref(driver)
+    del driver
+    gc.collect()
+    assert gone() is not None
+    gone().finish()
+    gc.collect()
+    assert gone() is None
+    assert loop.ended
